@@ -1,0 +1,148 @@
+"""A model's manifest, `models/<name>/<version>/model.toml`: data, never code."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medgem_node.errors import ModelRejected
+from medgem_node.finding import Code
+
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
+_SECTIONS = {"model", "weights", "network", "preprocessing", "selection", "masks", "findings", "measurements", "gate"}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """What the node knows of a model: who it is, what it may see, what its outputs mean.
+
+    `network`, `preprocessing`, `selection`, `gate`, `masks`, `findings` and `measurements` are the manifest's tables,
+    read by the detector; `weights_sha256` is checked whenever the weights are loaded.
+    """
+
+    name: str
+    version: str
+    title: str
+    manufacturer: str
+    status: str
+    licence: str
+    folder: Path
+    weights: str
+    weights_sha256: str
+    network: Mapping[str, Any]
+    preprocessing: Mapping[str, Any]
+    selection: Mapping[str, Any]
+    gate: Mapping[str, Any]
+    masks: tuple[Mapping[str, Any], ...]
+    findings: tuple[Mapping[str, Any], ...]
+    measurements: tuple[Mapping[str, Any], ...]
+
+    @property
+    def device_uid(self) -> str:
+        """A UID that changes with every change of the weights (IHE AIR, Contributing Equipment)."""
+        return device_uid(self.weights_sha256)
+
+    def checked_weights(self) -> bytes:
+        """The bytes of the weights file, after its digest was compared. Raises ModelRejected."""
+        path = self.folder / self.weights
+        try:
+            data = path.read_bytes()
+        except OSError as exc:
+            raise ModelRejected(
+                f"{path}: weights cannot be read ({exc.strerror}); restore the file or reinstall the model"
+            ) from exc
+        digest = hashlib.sha256(data).hexdigest()
+        if digest != self.weights_sha256:
+            raise ModelRejected(
+                f"{path}: sha256 is {digest[:16]}..., model.toml says {self.weights_sha256[:16]}...; "
+                "the weights were altered: restore the file or reinstall the model"
+            )
+        return data
+
+
+def device_uid(weights_sha256: str) -> str:
+    """`2.25.` and the first 16 bytes of the digest as one number (PS3.5 B.2)."""
+    return f"2.25.{int(weights_sha256[:32], 16)}"
+
+
+def code(fields: Mapping[str, str]) -> Code:
+    """A manifest's `{value, scheme, meaning}`."""
+    return Code(fields["value"], fields["scheme"], fields["meaning"])
+
+
+def read_card(folder: Path) -> ModelCard:
+    """The manifest in `folder`. Raises ModelRejected with file, key and what to do."""
+    path = folder / "model.toml"
+    try:
+        fields = tomllib.loads(path.read_text("utf-8"))
+    except OSError as exc:
+        raise ModelRejected(f"{path}: cannot be read ({exc.strerror}); check the models folder") from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise ModelRejected(f"{path}: no valid TOML: {exc}") from exc
+    if unknown := sorted(fields.keys() - _SECTIONS):
+        raise ModelRejected(f'{path}: unknown section "{unknown[0]}"; known are {", ".join(sorted(_SECTIONS))}')
+    try:
+        model, weights = fields["model"], fields["weights"]
+        card = ModelCard(
+            name=model["name"],
+            version=model["version"],
+            title=model["title"],
+            manufacturer=model["manufacturer"],
+            status=model["status"],
+            licence=model["licence"],
+            folder=folder,
+            weights=weights["file"],
+            weights_sha256=weights["sha256"],
+            network=fields["network"],
+            preprocessing=fields["preprocessing"],
+            selection=fields.get("selection", {}),
+            gate=fields.get("gate", {}),
+            masks=tuple(fields.get("masks", ())),
+            findings=tuple(fields.get("findings", ())),
+            measurements=tuple(fields.get("measurements", ())),
+        )
+    except (KeyError, TypeError) as exc:
+        raise ModelRejected(f"{path}: key {exc} is missing") from exc
+    _check(card, path)
+    return card
+
+
+def _check(card: ModelCard, path: Path) -> None:
+    if not _NAME.fullmatch(card.name) or not _VERSION.fullmatch(card.version):
+        raise ModelRejected(f'{path}: name "{card.name}" or version "{card.version}" is malformed')
+    if (card.folder.parent.name, card.folder.name) != (card.name, card.version):
+        raise ModelRejected(
+            f"{path}: says {card.name} {card.version}, but lies in {card.folder.parent.name}/{card.folder.name}"
+        )
+    if Path(card.weights).name != card.weights:
+        raise ModelRejected(f'{path}: weights file "{card.weights}" must lie in the model\'s own folder')
+    if not re.fullmatch(r"[0-9a-f]{64}", card.weights_sha256):
+        raise ModelRejected(f"{path}: weights sha256 is malformed")
+
+
+def find_cards(models: Path) -> tuple[ModelCard, ...]:
+    """Every model below `models/<name>/<version>/`, newest version of each name last."""
+    folders = (p.parent for p in models.glob("*/*/model.toml"))
+    return tuple(sorted((read_card(f) for f in folders), key=lambda c: (c.name, _order(c.version))))
+
+
+def find_card(models: Path, name: str, version: str = "") -> ModelCard:
+    """The model `name`, of `version` or the newest. Raises ModelRejected."""
+    if not _NAME.fullmatch(name) or (version and not _VERSION.fullmatch(version)):
+        raise ModelRejected(f'"{name}" "{version}" is no model name and version')
+    if version:
+        return read_card(models / name / version)
+    versions = [p.parent.name for p in (models / name).glob("*/model.toml") if _VERSION.fullmatch(p.parent.name)]
+    if not versions:
+        raise ModelRejected(f'no model "{name}" in {models}; `medgem-node models` lists what is there')
+    return read_card(models / name / max(versions, key=_order))
+
+
+def _order(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))

@@ -1,0 +1,238 @@
+"""A job: one model on one revision of one study; its outcome; the delivery of its results."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+from medgem_node.errors import MedgemError
+from medgem_node.finding import Analysis, Box, Code, Finding, Heatmap, Mask, Measurement, Point
+
+
+class JobState(StrEnum):
+    """Where a job stands."""
+
+    QUEUED = "queued"  # waits for its turn, or for the end of its back-off
+    SUBMITTED = "submitted"  # an engine has it until the lease ends
+    ANALYSED = "analysed"  # its outcome was collected
+    PUBLISHED = "published"  # its results lie in the archive, deliveries are open
+    DONE = "done"  # every delivery ended
+    FAILED = "failed"  # given up, with a reason; the results say so and go out all the same
+
+    @property
+    def ups_state(self) -> str:
+        """The Unified Procedure Step state that means the same (PS3.4 CC.1.1)."""
+        if self is JobState.QUEUED:
+            return "SCHEDULED"
+        if self is JobState.DONE:
+            return "COMPLETED"
+        return "CANCELED" if self is JobState.FAILED else "IN PROGRESS"
+
+
+TRANSITIONS: dict[JobState, frozenset[JobState]] = {
+    JobState.QUEUED: frozenset({JobState.SUBMITTED}),
+    JobState.SUBMITTED: frozenset({JobState.ANALYSED, JobState.QUEUED}),
+    JobState.ANALYSED: frozenset({JobState.PUBLISHED, JobState.FAILED}),
+    JobState.PUBLISHED: frozenset({JobState.DONE}),
+    JobState.DONE: frozenset(),
+    JobState.FAILED: frozenset(),
+}
+
+
+class DeliveryState(StrEnum):
+    """Where one object on its way to one destination stands."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    REFUSED = "refused"  # the peer will never take it
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What an engine needs to know to run a model; it holds pseudonymous UIDs only.
+
+    `inputs` are keys in the exchange; the Outcome goes to `outcome_key` there.
+    """
+
+    job_id: str
+    model: str
+    version: str
+    inputs: tuple[str, ...]
+    attempt: int = 1
+
+    @property
+    def outcome_key(self) -> str:
+        """Where the worker puts its answer."""
+        return f"jobs/{self.job_id}/outcome-{self.attempt}"
+
+    def to_json(self) -> str:
+        """One line, for an engine's wire."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Job:
+        """The reverse of `to_json`."""
+        fields = json.loads(text)
+        return cls(**{**fields, "inputs": tuple(fields["inputs"])})
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a worker has no analysis: a short identifier and a sentence without identity."""
+
+    reason: str
+    detail: str
+    retryable: bool = True
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """What a worker answers: an Analysis or a Failure."""
+
+    job_id: str
+    analysis: Analysis | None = None
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One result object on its way to one destination."""
+
+    delivery_id: int
+    job_id: str
+    destination: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    key: str
+    state: DeliveryState
+    attempts: int
+    due_at: datetime
+    reason: str = ""
+
+
+class BadOutcome(MedgemError):
+    """The bytes are no outcome."""
+
+
+def encode_outcome(outcome: Outcome) -> bytes:
+    """One blob: JSON, with masks (one bit a pixel) and heatmaps (half floats) beside it. No pickle."""
+    arrays: dict[str, Any] = {}
+    fields = asdict(replace(outcome, analysis=None))
+    if outcome.analysis is not None:
+        analysis = asdict(replace(outcome.analysis, masks=(), heatmaps=()))
+        analysis["parameters"] = dict(outcome.analysis.parameters)
+        analysis["masks"] = []
+        for n, mask in enumerate(outcome.analysis.masks):
+            arrays[f"mask{n}"] = np.packbits(mask.pixels)
+            analysis["masks"].append(
+                {**asdict(replace(mask, pixels=np.empty(0, bool))), "pixels": list(mask.pixels.shape)}
+            )
+        analysis["heatmaps"] = []
+        for n, heatmap in enumerate(outcome.analysis.heatmaps):
+            arrays[f"heatmap{n}"] = heatmap.values.astype(np.float16)
+            analysis["heatmaps"].append(asdict(replace(heatmap, values=None)))  # type: ignore[arg-type]
+        fields["analysis"] = analysis
+    arrays["outcome"] = np.frombuffer(json.dumps(fields, default=_no_arrays).encode(), np.uint8)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def decode_outcome(blob: bytes) -> Outcome:
+    """The reverse of `encode_outcome`. Raises BadOutcome for anything else, so a worker is not trusted."""
+    try:
+        with np.load(io.BytesIO(blob), allow_pickle=False) as arrays:
+            fields = json.loads(arrays["outcome"].tobytes())
+            analysis = fields["analysis"]
+            failure = fields["failure"]
+            return Outcome(
+                job_id=fields["job_id"],
+                analysis=_analysis(analysis, arrays) if analysis else None,
+                failure=Failure(**failure) if failure else None,
+            )
+    except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as exc:
+        raise BadOutcome(f"outcome of {len(blob)} bytes cannot be read: {type(exc).__name__}") from exc
+
+
+def _no_arrays(value: object) -> Any:
+    if isinstance(value, np.ndarray):
+        return None
+    raise TypeError(f"{type(value).__name__} in a word; words hold Python numbers")
+
+
+def _analysis(fields: dict[str, Any], arrays: Mapping[str, Any]) -> Analysis:
+    masks = tuple(
+        Mask(
+            **{
+                **mask,
+                "category": Code(**mask["category"]),
+                "code": Code(**mask["code"]),
+                "laterality": _code(mask["laterality"]),
+                "images": tuple(mask["images"]),
+                "colour_rgb": tuple(mask["colour_rgb"]),
+                "pixels": _unpacked(arrays[f"mask{n}"], mask["pixels"]),
+            }
+        )
+        for n, mask in enumerate(fields["masks"])
+    )
+    heatmaps = tuple(
+        Heatmap(
+            **{
+                **heatmap,
+                "images": tuple(heatmap["images"]),
+                "values": arrays[f"heatmap{n}"].astype(np.float32),
+            }
+        )
+        for n, heatmap in enumerate(fields["heatmaps"])
+    )
+    return Analysis(
+        **{
+            **fields,
+            "images": tuple(fields["images"]),
+            "findings": tuple(map(_finding, fields["findings"])),
+            "candidates": tuple(map(_finding, fields["candidates"])),
+            "measurements": tuple(map(_measurement, fields["measurements"])),
+            "masks": masks,
+            "heatmaps": heatmaps,
+        }
+    )
+
+
+def _unpacked(bits: Any, shape: list[int]) -> Any:
+    return np.unpackbits(bits, count=int(np.prod(shape))).astype(bool).reshape(shape)
+
+
+def _code(fields: dict[str, str] | None) -> Code | None:
+    return Code(**fields) if fields else None
+
+
+def _measurement(fields: dict[str, Any]) -> Measurement:
+    return Measurement(
+        **{
+            **fields,
+            "code": Code(**fields["code"]),
+            "unit": Code(**fields["unit"]),
+            "points": tuple(Point(**p) for p in fields["points"]),
+        }
+    )
+
+
+def _finding(fields: dict[str, Any]) -> Finding:
+    return Finding(
+        **{
+            **fields,
+            "code": Code(**fields["code"]),
+            "box": Box(**fields["box"]) if fields["box"] else None,
+            "site": _code(fields["site"]),
+            "laterality": _code(fields["laterality"]),
+            "measurements": tuple(map(_measurement, fields["measurements"])),
+        }
+    )
