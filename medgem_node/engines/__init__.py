@@ -1,0 +1,1 @@
+"""What runs jobs: one file for each kind of engine."""

@@ -1,0 +1,1 @@
+"""What the node knows: instances, studies, jobs, deliveries, in one database."""
