@@ -1,0 +1,1 @@
+"""From the instances of one study to what a model says of them: read, preprocess, network, decode."""
