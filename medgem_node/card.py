@@ -15,7 +15,17 @@ from medgem_node.finding import Code
 
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
-_SECTIONS = {"model", "weights", "network", "preprocessing", "selection", "masks", "findings", "measurements", "gate"}
+_SECTIONS = {
+    "model",
+    "weights",
+    "network",
+    "preprocessing",
+    "selection",
+    "masks",
+    "findings",
+    "measurements",
+    "gate",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,7 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Mask:
-    """One segment. `pixels`: (frames, rows, columns) bool in the images' own geometry, one frame for each of `images`."""
+    """One segment. `pixels`: (frames, rows, columns) bool in the images' own geometry, a frame for each of `images`."""
 
     label: str
     category: Code

@@ -31,11 +31,7 @@ def decode(data: bytes, *, headers_only: bool = False, tags: Iterable[Any] | Non
     """The data set of a Part 10 file; `headers_only` stops before the pixels. Raises NotUnderstood."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # strangers' values break rules; what matters is checked where it is used
-            return dcmread(
-                BytesIO(data), stop_before_pixels=headers_only, specific_tags=list(tags) if tags else None
-            )
+            warnings.simplefilter("ignore")  # strangers' values break rules; what matters is checked where it is used
+            return dcmread(BytesIO(data), stop_before_pixels=headers_only, specific_tags=list(tags) if tags else None)
     except _UNPARSABLE as exc:
         raise NotUnderstood(f"the data set cannot be parsed ({type(exc).__name__})") from exc

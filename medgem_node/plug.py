@@ -31,9 +31,7 @@ def load(kind: str, name: str) -> ModuleType:
     for point in entry_points(group=f"medgem_node.{kind}", name=name):
         found: ModuleType = point.load()
         return found
-    raise ConfigError(
-        f'there is no {kind} "{name}"; check its spelling, or install the package that brings it'
-    )
+    raise ConfigError(f'there is no {kind} "{name}"; check its spelling, or install the package that brings it')
 
 
 def open_store(url: str) -> Store:

@@ -71,9 +71,7 @@ class Writer(Protocol):
     `uid(role)` is stable for one study, revision and model, so a retry writes the same UIDs.
     """
 
-    def write(
-        self, analysis: Analysis, evidence: Sequence[Dataset], uid: Callable[[str], str]
-    ) -> Sequence[Dataset]:
+    def write(self, analysis: Analysis, evidence: Sequence[Dataset], uid: Callable[[str], str]) -> Sequence[Dataset]:
         """The objects; none where the analysis has nothing for this writer."""
 
 

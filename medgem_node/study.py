@@ -21,9 +21,7 @@ class StudyState(StrEnum):
 
 TRANSITIONS: dict[StudyState, frozenset[StudyState]] = {
     StudyState.RECEIVING: frozenset({StudyState.COMPLETE}),
-    StudyState.COMPLETE: frozenset(
-        {StudyState.ROUTED, StudyState.UNMATCHED, StudyState.HELD, StudyState.RECEIVING}
-    ),
+    StudyState.COMPLETE: frozenset({StudyState.ROUTED, StudyState.UNMATCHED, StudyState.HELD, StudyState.RECEIVING}),
     StudyState.ROUTED: frozenset({StudyState.PREPARED, StudyState.HELD, StudyState.RECEIVING}),
     StudyState.PREPARED: frozenset({StudyState.RECEIVING}),
     StudyState.UNMATCHED: frozenset({StudyState.RECEIVING}),
