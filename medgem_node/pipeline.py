@@ -1,0 +1,233 @@
+"""The path of a study, one step after the other.
+
+receive -> complete -> route -> prepare -> submit -> (worker) -> collect -> publish -> deliver
+
+Each step takes what stands in one state and leaves it in the next. Every step may be interrupted anywhere and run
+again: what it makes has stable keys and UIDs, and the move in the ledger comes last. `now` is an argument; the
+scheduler in `node.py` only calls the steps, and a step that moved something wakes the next.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from itertools import groupby
+from typing import TypeVar
+
+from medgem_node import part10, routing
+from medgem_node.audit import Audit
+from medgem_node.card import find_card
+from medgem_node.config import Config
+from medgem_node.deid.pseudonym import Pseudonyms
+from medgem_node.errors import EngineUnavailable, MedgemError, NotUnderstood
+from medgem_node.job import BadOutcome, Delivery, DeliveryState, Failure, JobState, Outcome, decode_outcome
+from medgem_node.ledger.ledger import Ledger, LedgerJob
+from medgem_node.outbox import send_batch
+from medgem_node.preparation import prepare_job
+from medgem_node.publication import CannotPublish, publish_job
+from medgem_node.rule import Rule
+from medgem_node.seams import Destination, Engine, Store
+from medgem_node.study import Study, StudyState, newest
+
+log = logging.getLogger(__name__)
+
+Thing = TypeVar("Thing")
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """The steps, and what they work on. Each step answers how many things it moved."""
+
+    config: Config
+    ledger: Ledger
+    audit: Audit
+    archive: Store
+    exchange: Store
+    pseudonyms: Pseudonyms
+    engine: Engine
+    destinations: Mapping[str, Destination]
+    troubles: set[str] = field(default_factory=set)
+
+    def complete(self, now: datetime) -> int:
+        """Studies that were quiet for as long as their rule asks are complete; their next revision begins."""
+        return self._each(self._complete, self.ledger.studies(StudyState.RECEIVING), now)
+
+    def route(self, now: datetime) -> int:
+        """The first rule that matches chooses the model; without one nothing leaves."""
+        return self._each(self._route, self.ledger.studies(StudyState.COMPLETE), now)
+
+    def prepare(self, now: datetime) -> int:
+        """De-identified copies into the exchange, then the job: the worker never sees an original."""
+        return self._each(self._prepare, self.ledger.studies(StudyState.ROUTED), now)
+
+    def submit(self, now: datetime) -> int:
+        """Each due job is claimed by a lease, then handed to the engine."""
+        return self._each(self._submit, self.ledger.jobs(JobState.QUEUED, due=now), now)
+
+    def collect(self, now: datetime) -> int:
+        """Outcomes become states; a failure worth another try, and a lease that ran out, go back to the queue."""
+        return self._each(self._collect, self.ledger.jobs(JobState.SUBMITTED), now)
+
+    def publish(self, now: datetime) -> int:
+        """The analysis becomes objects under the patient's own identity, written against the originals."""
+        return self._each(self._publish, self.ledger.jobs(JobState.ANALYSED), now)
+
+    def deliver(self, now: datetime) -> int:
+        """Each destination gets what it does not have yet; one that fails is left in peace until its back-off ends."""
+        due = sorted(self.ledger.deliveries(DeliveryState.PENDING, due=now), key=lambda d: (d.destination, d.job_id))
+        by_destination = [list(batch) for _, batch in groupby(due, key=lambda d: d.destination)]
+        return self._each(self._deliver, by_destination, now)
+
+    # -- one study, job or destination at a time -----------------------------------------------------------------
+
+    def _each(self, step: Callable[[Thing, datetime], int], things: Sequence[Thing], now: datetime) -> int:
+        moved = 0
+        for thing in things:
+            try:
+                moved += step(thing, now)
+            except Exception as exc:  # an edge: one study in trouble must not hold up the others; it is tried again
+                trouble = f"{step.__name__[1:]}: {type(exc).__name__}"
+                if isinstance(exc, MedgemError):
+                    trouble += f": {exc}"
+                if trouble not in self.troubles:
+                    log.error("%s", trouble, exc_info=log.isEnabledFor(logging.DEBUG))
+                    self.troubles.add(trouble)
+        return moved
+
+    def _complete(self, study: Study, now: datetime) -> int:
+        if not study.is_quiet(now, self._shortest_quiet()) or not study.is_quiet(now, self._quiet_seconds(study)):
+            return 0
+        return self._move(study, StudyState.COMPLETE, now)
+
+    def _route(self, study: Study, now: datetime) -> int:
+        if study.mixes_patients():
+            return self._move(study, StudyState.HELD, now, reason="its instances name more than one patient")
+        match = self._match(study, self.config.rules)
+        if match is None:
+            return self._move(study, StudyState.UNMATCHED, now, reason="no rule matches; nothing left the node")
+        return self._move(study, StudyState.ROUTED, now, rule=match.rule.name)
+
+    def _prepare(self, study: Study, now: datetime) -> int:
+        match = self._match(study, [r for r in self.config.rules if r.name == study.rule])
+        if match is None:
+            return self._move(study, StudyState.HELD, now, reason="its rule is no longer configured")
+        card = find_card(self.config.models, match.rule.model, match.rule.version)
+        chosen = [i for i in newest(study.instances) if i.sop_instance_uid in match.sop_instance_uids]
+        job = prepare_job(study, match.rule, card, chosen, self.archive, self.exchange, self.pseudonyms, now)
+        if not self.ledger.open_job(study, job):  # a late image came between: the study is receiving again
+            self.exchange.delete(f"inputs/{job.job.job_id}")
+            return 0
+        self._note("prepared", job, now, copies=len(job.job.inputs), of=len(chosen))
+        return 1
+
+    def _submit(self, waiting: LedgerJob, now: datetime) -> int:
+        lease_until = now + timedelta(seconds=self.config.engine.lease_seconds)
+        if not self.ledger.move_job(waiting, JobState.SUBMITTED, lease_until=lease_until):
+            return 0
+        try:
+            self.engine.submit(waiting.job)
+        except EngineUnavailable:
+            self.ledger.move_job(replace(waiting, state=JobState.SUBMITTED), JobState.QUEUED, lease_until=None)
+            return 0
+        return 1
+
+    def _collect(self, running: LedgerJob, now: datetime) -> int:
+        outcome = self._outcome(running)
+        if outcome is None and running.lease_until is not None and running.lease_until > now:
+            return 0
+        if outcome is not None and outcome.analysis is not None:
+            return self._analysed(running, outcome.analysis.reason, outcome.analysis.detail, now)
+        failure = outcome.failure if outcome else None
+        return self._failed(running, failure or Failure("lease-expired", "the worker gave no answer in time"), now)
+
+    def _publish(self, analysed: LedgerJob, now: datetime) -> int:
+        try:
+            results = publish_job(analysed, self._outcome(analysed), self.archive, self.pseudonyms, self.config)
+        except CannotPublish as exc:
+            self._note("failed", analysed, now, reason=str(exc))
+            return self.ledger.move_job(analysed, JobState.FAILED, reason="not-written", detail=str(exc))
+        moved = self.ledger.publish(analysed, results, now)
+        self._note("published", analysed, now, objects=len(results))
+        for prefix in ("jobs", "inputs"):
+            self.exchange.delete(f"{prefix}/{analysed.job.job_id}")
+        return moved
+
+    def _deliver(self, due: Sequence[Delivery], now: datetime) -> int:
+        moved = 0
+        for job_id, batch in groupby(due, key=lambda d: d.job_id):
+            options = self.config.delivery
+            delivered, reason = send_batch(list(batch), self.destinations, self.archive, self.ledger, options, now)
+            moved += delivered
+            if job := self.ledger.job(job_id):
+                self._note("sent", job, now, to=due[0].destination, objects=delivered, reason=reason)
+            if reason and not delivered:
+                break
+        return moved
+
+    def _move(self, study: Study, state: StudyState, now: datetime, *, rule: str = "", reason: str = "") -> int:
+        if not self.ledger.move(study, state, rule=rule, reason=reason):
+            return 0  # a late image came between: the study is receiving again
+        images = len(study.instances)
+        self.audit.record(state, study.study_instance_uid, now, rule=rule, reason=reason, images=images)
+        log.info("study %s %s, %d images %s", self.pseudonyms.uid(study.study_instance_uid), state, images, reason)
+        return 1
+
+    def _note(self, event: str, job: LedgerJob, now: datetime, **detail: object) -> None:
+        self.audit.record(event, job.study_instance_uid, now, job=job.job.job_id, **detail)
+        log.info("job %s %s: %s", job.job.job_id, event, ", ".join(f"{k} {v}" for k, v in detail.items() if v != ""))
+
+    def _match(self, study: Study, rules: Sequence[Rule]) -> routing.Match | None:
+        headers = {}
+        for instance in newest(study.instances):
+            try:
+                data = self.archive.get(instance.key)
+                headers[instance.sop_instance_uid] = part10.decode(data, headers_only=True)
+            except NotUnderstood:
+                log.warning("an archived instance of %d bytes cannot be parsed; left out", instance.size_bytes)
+        return routing.match(headers, study.called_ae, rules)
+
+    def _shortest_quiet(self) -> float:
+        of_rules = (rule.quiet_seconds for rule in self.config.rules if rule.quiet_seconds >= 0)
+        return min([self.config.pipeline.quiet_seconds, *of_rules])
+
+    def _quiet_seconds(self, study: Study) -> float:
+        match = self._match(study, self.config.rules)
+        own = match.rule.quiet_seconds if match else -1.0
+        return own if own >= 0 else self.config.pipeline.quiet_seconds
+
+    def _outcome(self, job: LedgerJob) -> Outcome | None:
+        if not self.exchange.exists(job.job.outcome_key):
+            return None
+        try:
+            outcome = decode_outcome(self.exchange.get(job.job.outcome_key))
+        except BadOutcome as exc:
+            return Outcome(job.job.job_id, failure=Failure("bad-outcome", str(exc)))
+        if outcome.job_id != job.job.job_id:
+            return Outcome(job.job.job_id, failure=Failure("bad-outcome", "the outcome is of another job"))
+        return outcome
+
+    def _analysed(self, job: LedgerJob, reason: str, detail: str, now: datetime) -> int:
+        self._note("analysed", job, now, attempt=job.job.attempt, reason=reason)
+        return self.ledger.move_job(job, JobState.ANALYSED, analysed_at=now, reason=reason, detail=detail)
+
+    def _failed(self, job: LedgerJob, failure: Failure, now: datetime) -> int:
+        if not failure.retryable or job.job.attempt >= self.config.engine.attempts:
+            return self._analysed(job, failure.reason, failure.detail, now)
+        log.warning("job %s attempt %d: %s; it runs again", job.job.job_id, job.job.attempt, failure.reason)
+        due_at = now + timedelta(seconds=self.config.engine.retry_seconds)
+        changes = {"attempt": job.job.attempt + 1, "due_at": due_at, "lease_until": None, "reason": failure.reason}
+        return self.ledger.move_job(job, JobState.QUEUED, **changes)
+
+
+STEPS: tuple[Callable[[Pipeline, datetime], int], ...] = (
+    Pipeline.complete,
+    Pipeline.route,
+    Pipeline.prepare,
+    Pipeline.submit,
+    Pipeline.collect,
+    Pipeline.publish,
+    Pipeline.deliver,
+)
+"""In the order in which a study meets them."""

@@ -1,0 +1,129 @@
+"""Writing results: an analysis in pseudonymous UIDs becomes objects under the patient's own identity.
+
+Nothing is re-identified: the writers get the originals as evidence and copy patient and study from there. Before an
+object may leave, its patient and study are compared with the originals' once more.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from pydicom import Dataset
+
+from medgem_node import part10, plug
+from medgem_node.card import ModelCard, find_card
+from medgem_node.config import Config
+from medgem_node.deid.pseudonym import Pseudonyms
+from medgem_node.errors import MedgemError
+from medgem_node.evidence import Station
+from medgem_node.finding import Analysis, not_analysed
+from medgem_node.job import Outcome
+from medgem_node.ledger.ledger import LedgerJob, Result
+from medgem_node.seams import Store
+
+log = logging.getLogger(__name__)
+
+
+class CannotPublish(MedgemError):
+    """Not even the answer "not analysed" can be written."""
+
+
+class WrongPatient(MedgemError):
+    """A result names another patient or study than the images it was made from."""
+
+
+def station(config: Config, pseudonyms: Pseudonyms) -> Station:
+    """How this node names itself in the objects that it writes; the serial number tells installations apart."""
+    title = config.node.ae_title
+    return Station(serial_number=pseudonyms.digest("station", title)[:16], ae_title=title)
+
+
+def result_uid(pseudonyms: Pseudonyms, *of: object) -> Callable[[str], str]:
+    """`uid(role)`: the same for the same study, revision, model and role, and for no other (PS3.5 B.2)."""
+    subject = "|".join(map(str, of))
+    return lambda role: f"2.25.{int(pseudonyms.digest('result', f'{subject}|{role}')[:32], 16)}"
+
+
+def publish_job(
+    job: LedgerJob, outcome: Outcome | None, archive: Store, pseudonyms: Pseudonyms, config: Config
+) -> tuple[Result, ...]:
+    """Write the objects of a job into the archive; the same job gives the same objects. Raises CannotPublish.
+
+    When the analysis cannot be written, the answer is that it could not: no study goes without one.
+    """
+    originals = [part10.decode(archive.get(key)) for key in job.originals]
+    card = find_card(config.models, job.job.model, job.job.version)
+    uid = result_uid(pseudonyms, job.study_instance_uid, job.study_revision, job.job.model, job.job.version)
+    at = job.analysed_at or job.created_at
+    us = station(config, pseudonyms)
+
+    def write(analysis: Analysis) -> tuple[Dataset, ...]:
+        return write_objects(analysis, originals, card, uid, at, us, config.results.writers)
+
+    analysis = _analysis(job, outcome, pseudonyms.uid_map(str(o.SOPInstanceUID) for o in originals))
+    try:
+        objects = write(analysis)
+    except MedgemError as exc:
+        if exc.retryable:
+            raise
+        objects = _apology(job, analysis, exc, write)
+    except Exception as exc:  # an edge: a writer met what nobody foresaw; the study is answered all the same
+        objects = _apology(job, analysis, exc, write)
+    results = []
+    for thing in objects:
+        key = f"results/{job.job.job_id}/{thing.SOPInstanceUID}.dcm"
+        archive.put(key, part10.encode(thing))
+        results.append(Result(str(thing.SOPInstanceUID), str(thing.SOPClassUID), key))
+    return tuple(results)
+
+
+def write_objects(
+    analysis: Analysis,
+    originals: Sequence[Dataset],
+    card: ModelCard,
+    uid: Callable[[str], str],
+    at: datetime,
+    us: Station,
+    writers: Sequence[str],
+) -> tuple[Dataset, ...]:
+    """Every object that `writers` make of `analysis`, in their order. Raises WrongPatient."""
+    analysed = [o for o in originals if str(o.SOPInstanceUID) in analysis.images]
+    evidence: list[Dataset] = list(analysed or originals)
+    first = evidence[0]
+    objects: list[Dataset] = []
+    for name in writers:
+        writer = plug.load("writers", name).create(card, content_datetime=at, station=us)
+        for thing in writer.write(analysis, evidence, uid):
+            _check_patient(thing, first)
+            objects.append(thing)
+            evidence.append(thing)
+    return tuple(objects)
+
+
+def _analysis(job: LedgerJob, outcome: Outcome | None, original_uid: dict[str, str]) -> Analysis:
+    if outcome is None or outcome.analysis is None:
+        return not_analysed(job.job.model, job.job.version, job.reason or "failed", job.detail)
+    try:
+        return outcome.analysis.renamed(original_uid)
+    except KeyError:
+        detail = "the outcome speaks of an image that is not of this study"
+        return not_analysed(job.job.model, job.job.version, "bad-outcome", detail)
+
+
+def _apology(
+    job: LedgerJob, analysis: Analysis, exc: Exception, write: Callable[[Analysis], tuple[Dataset, ...]]
+) -> tuple[Dataset, ...]:
+    log.error("job %s: results could not be written: %s", job.job.job_id, type(exc).__name__)
+    detail = f"The analysis was made, but its results could not be written ({type(exc).__name__})"
+    try:
+        return write(not_analysed(analysis.model, analysis.version, "not-written", detail))
+    except Exception as second:
+        raise CannotPublish(f"no report could be written: {type(exc).__name__}, {type(second).__name__}") from second
+
+
+def _check_patient(thing: Dataset, original: Dataset) -> None:
+    for keyword in ("PatientID", "PatientName", "StudyInstanceUID"):
+        if str(thing.get(keyword) or "") != str(original.get(keyword) or ""):
+            raise WrongPatient(f"{keyword} of a result differs from its source; it was not written")
