@@ -1,0 +1,1 @@
+"""What makes result objects: one file for each kind of object."""
