@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,14 @@ from pydicom.pixels.processing import apply_rescale
 from pydicom.pixels.utils import pixel_array
 
 from medgem_node.errors import Unreadable
-from medgem_node.finding import Analysis, Box, Finding, Mask, Measurement
+from medgem_node.finding import Analysis, Finding, Mask, Measurement
 from medgem_node.outline import outlines
 
 RGB = tuple[int, int, int]
-_FINDING, _ABSENT, _LINE = (255, 214, 10), (150, 205, 150), (255, 255, 255)
+_FINDING: RGB = (255, 214, 10)
+_ABSENT: RGB = (150, 205, 150)
+_PLAIN: RGB = (255, 255, 255)
+_SCALE = " " * 16
 _LINES: tuple[RGB, ...] = ((255, 120, 220), (120, 230, 255), (190, 255, 120), (255, 190, 110))
 _HEAT = np.array([(60, 0, 90), (190, 30, 90), (250, 110, 30), (255, 235, 90)], np.float32)  # dark, red, orange, yellow
 _HEAT_FROM, _HEAT_OPACITY = 0.2, 0.55
@@ -72,24 +76,22 @@ def _first(value: object) -> float:
 
 def overlay(image: NDArray[np.uint8], analysis: Analysis, uid: str, title: Sequence[str]) -> NDArray[np.uint8]:
     """The image as (rows, columns, 3) with heatmap, outlines, boxes, lines, a legend, and the title burned in."""
-    rows, columns = image.shape
     rgb = image[..., None].repeat(3, axis=-1).astype(np.float32)
     for heatmap in analysis.heatmaps:
         if uid in heatmap.images:
             rgb = _heated(rgb, heatmap.values[heatmap.images.index(uid)])
     canvas = Image.fromarray(np.asarray(rgb.clip(0, 255), np.uint8))
-    draw = ImageDraw.Draw(canvas, "RGBA")
-    width = max(1, round(min(rows, columns) / 450))
+    pen = _Pen(canvas)
     for mask in analysis.masks:
         if uid in mask.images:
-            _draw_mask(draw, mask, uid, width)
+            pen.mask(mask, uid)
     for finding in analysis.findings:
         if finding.image == uid and finding.box is not None:
-            _draw_box(draw, finding.box, _FINDING if finding.present else _ABSENT, width)
-    lines = [m for m in measurements(analysis, uid) if len(m.points) == 2]
-    for colour, line in zip(_colours(), lines, strict=False):
-        _draw_line(draw, line, colour, width)
-    _write(draw, canvas.size, title, _legend(analysis, uid, lines))
+            pen.box(finding)
+    colour_of = _coloured(m for m in measurements(analysis, uid) if len(m.points) == 2)
+    for line, colour in colour_of.items():
+        pen.line(line, colour, is_highest=line is min(colour_of, key=lambda m: m.points[0].y))
+    pen.write(title, _legend(analysis, uid, colour_of))
     return np.asarray(canvas)
 
 
@@ -101,11 +103,16 @@ def measurements(analysis: Analysis, uid: str) -> tuple[Measurement, ...]:
 
 def spoken(measurement: Measurement) -> str:
     """A measurement as a short text: `Cardiac width 142 mm`."""
-    value, unit = measurement.value, measurement.unit.value
+    return f"{measurement.label} {_amount(measurement.value, measurement.unit.value)}"
+
+
+def _amount(value: float, unit: str) -> str:
     if unit in ("1", "{ratio}"):
-        return f"{measurement.label} {value:.2f}"
+        return f"{value:.2f}"
+    if unit == "mm2" and abs(value) >= 100:
+        value, unit = value / 100, "cm2"
     shown = f"{value:.0f}" if abs(value) >= 10 else f"{value:.1f}"
-    return f"{measurement.label} {shown} {unit.strip('{}')}" if unit != "%" else f"{measurement.label} {shown}%"
+    return f"{shown}%" if unit == "%" else f"{shown} {unit.replace('{', '').replace('}', '')}"
 
 
 def said(finding: Finding) -> str:
@@ -133,85 +140,112 @@ def _colour_of_heat(heat: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.stack([np.interp(heat, stops, _HEAT[:, k]) for k in range(3)], axis=-1).astype(np.float32)
 
 
-def _colours() -> Iterable[RGB]:
-    return (*_LINES, *[_LINE] * 64)
+def _coloured(lines: Iterable[Measurement]) -> dict[Measurement, RGB]:
+    return {line: _LINES[k % len(_LINES)] for k, line in enumerate(lines)}
 
 
-def _draw_mask(draw: ImageDraw.ImageDraw, mask: Mask, uid: str, width: int) -> None:
-    for polygon in outlines(mask.pixels[mask.images.index(uid)]):
-        draw.line([(float(x), float(y)) for x, y in polygon], fill=(*mask.colour_rgb, 230), width=width, joint="curve")
-
-
-def _draw_box(draw: ImageDraw.ImageDraw, box: Box, colour: RGB, width: int) -> None:
-    draw.rectangle(box.xyxy, outline=(*colour, 255), width=width)
-
-
-def _draw_line(draw: ImageDraw.ImageDraw, line: Measurement, colour: RGB, width: int) -> None:
-    (x0, y0), (x1, y1) = ((p.x, p.y) for p in line.points)
-    length = max(1e-6, float(np.hypot(x1 - x0, y1 - y0)))
-    across, along = 5 * width * (y1 - y0) / length, 5 * width * (x1 - x0) / length
-    for ends in (
-        ((x0, y0), (x1, y1)),
-        *(((x - across, y + along), (x + across, y - along)) for x, y in ((x0, y0), (x1, y1))),
-    ):
-        draw.line(ends, fill=(0, 0, 0, 200), width=width + 2)  # a dark rim keeps it visible on bone
-        draw.line(ends, fill=(*colour, 255), width=width)
-
-
-def _legend(analysis: Analysis, uid: str, lines: Sequence[Measurement]) -> list[tuple[str, RGB]]:
+def _legend(analysis: Analysis, uid: str, colour_of: Mapping[Measurement, RGB]) -> list[tuple[str, RGB]]:
+    """What is said of the image, each in the colour it is drawn in; a measured segment is named once."""
+    of_mask = {m.label: m.colour_rgb for m in analysis.masks if uid in m.images}
     found = [(said(f), _FINDING if f.present else _ABSENT) for f in analysis.findings if f.image == uid]
-    colour_of = dict(zip(lines, _colours(), strict=False))
-    measured = [(spoken(m), colour_of.get(m, _LINE)) for m in measurements(analysis, uid)]
-    masks = [(f"{m.label} (outline)", m.colour_rgb) for m in analysis.masks if uid in m.images]
-    heat = [
-        (f"Colour: {h.meaning or h.label}, dark = less, yellow = more", (250, 150, 60))
-        for h in analysis.heatmaps
-        if uid in h.images
+    measured = measurements(analysis, uid)
+    numbers = [(spoken(m), colour_of.get(m) or of_mask.get(m.mask, _PLAIN)) for m in measured]
+    named = {m.mask for m in measured}
+    return [*found, *numbers, *((label, colour) for label, colour in of_mask.items() if label not in named)] + [
+        (f"{_SCALE}{h.meaning or h.label}", _PLAIN) for h in analysis.heatmaps if uid in h.images
     ]
-    return [*found, *measured, *masks, *heat]
 
 
-def _write(
-    draw: ImageDraw.ImageDraw, size: tuple[int, int], title: Sequence[str], legend: Sequence[tuple[str, RGB]]
-) -> None:
-    """The title at the top, the legend at the bottom left; a text that is too wide is broken, never cut off."""
-    columns, rows = size
-    font = ImageFont.load_default(max(9, round(min(columns, rows * 1.2) / 46)))
-    step = _height(font)
-    room = columns - step
-    heading = [line for text in title for line in _broken(text, font, room)]
-    _panel(draw, (0, 0), [(line, (255, 255, 255)) for line in heading], font, columns)
-    space = max(0, int((rows - step * len(heading)) / step) - 2)  # small images keep the title, then what fits
-    lines = [(line, colour) for text, colour in legend for line in _broken(text, font, room)][: max(0, space // 2)]
-    if lines:
-        _panel(draw, (0, rows - step * len(lines) - step // 2), lines, font, None)
+class _Pen:
+    """Draws over a picture, in strokes and letters of a size that suits it."""
 
+    def __init__(self, canvas: Image.Image) -> None:
+        self.columns, self.rows = canvas.size
+        self.draw = ImageDraw.Draw(canvas, "RGBA")
+        self.width = max(1, round(min(canvas.size) / 450))
+        self.font = ImageFont.load_default(max(9, round(min(self.columns, self.rows * 1.2) / 48)))
+        self.step = round(1.3 * self.font.getbbox("Ag")[3])
 
-def _panel(
-    draw: ImageDraw.ImageDraw,
-    at: tuple[int, int],
-    lines: Sequence[tuple[str, RGB]],
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
-    width: int | None,
-) -> None:
-    step = _height(font)
-    needed = max(round(draw.textlength(text, font=font)) for text, _ in lines) + step
-    x, y = at
-    draw.rectangle((x, y, x + (width or needed), y + step * len(lines) + step // 2), fill=(0, 0, 0, 170))
-    for k, (text, colour) in enumerate(lines):
-        draw.text((x + step // 2, y + step // 4 + k * step), text, font=font, fill=(*colour, 255))
+    def mask(self, mask: Mask, uid: str) -> None:
+        """Its outline."""
+        for polygon in outlines(mask.pixels[mask.images.index(uid)]):
+            points = [(float(x), float(y)) for x, y in polygon]
+            self.draw.line(points, fill=(*mask.colour_rgb, 230), width=self.width, joint="curve")
 
+    def box(self, finding: Finding) -> None:
+        """Where a finding is, and its name if it is there; a region where it is absent stays without a name."""
+        assert finding.box is not None
+        x0, y0, _, _ = finding.box.xyxy
+        colour = _FINDING if finding.present else _ABSENT
+        self.draw.rectangle(finding.box.xyxy, outline=(*colour, 255), width=self.width)
+        if finding.present:
+            self._label((x0, y0 - self.width), said(finding), colour, "ls")
 
-def _height(font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> int:
-    return round(1.25 * (font.getbbox("Ag")[3]))
+    def line(self, line: Measurement, colour: RGB, *, is_highest: bool) -> None:
+        """A distance between two bars, with its value above or below."""
+        (x0, y0), (x1, y1) = ((p.x, p.y) for p in line.points)
+        length = max(1e-6, float(np.hypot(x1 - x0, y1 - y0)))
+        dx, dy = 5 * self.width * (y1 - y0) / length, 5 * self.width * (x1 - x0) / length
+        bars = (((x - dx, y + dy), (x + dx, y - dy)) for x, y in ((x0, y0), (x1, y1)))
+        for ends in (((x0, y0), (x1, y1)), *bars):
+            self.draw.line(ends, fill=(0, 0, 0, 160), width=self.width + 2)  # a dark rim keeps it visible on bone
+            self.draw.line(ends, fill=(*colour, 255), width=self.width)
+        y, anchor = (min(y0, y1) - 2 * self.width, "ls") if is_highest else (max(y0, y1) + 2 * self.width, "la")
+        self._label((min(x0, x1) + self.step / 2, y), _amount(line.value, line.unit.value), colour, anchor)
 
+    def _label(self, at: tuple[float, float], text: str, colour: RGB, anchor: str) -> None:
+        rim = max(1, self.width)
+        self.draw.text(at, text, (*colour, 255), self.font, anchor, stroke_width=rim, stroke_fill=(0, 0, 0, 220))
 
-def _broken(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, room: float) -> list[str]:
-    lines: list[str] = []
-    for word in text.split():
-        longer = f"{lines[-1]} {word}" if lines else word
-        if lines and font.getlength(longer) <= room:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    return lines
+    def write(self, title: Sequence[str], legend: Sequence[tuple[str, RGB]]) -> None:
+        """The title at the top, the legend along the bottom; what is too wide is broken, never cut off."""
+        heading = [[(line, _PLAIN)] for text in title for line in self._broken(text)]
+        self._panel(0, heading)
+        rows = self._flowed([(line, colour) for text, colour in legend for line in self._broken(text)])
+        free = int(self.rows / self.step) - len(heading) - 2  # a small image keeps its title, then what fits
+        if rows := rows[: max(0, free // 2)]:
+            self._panel(self.rows - self.step * len(rows) - self.step // 2, rows)
+
+    def _panel(self, y: int, rows: Sequence[Sequence[tuple[str, RGB]]]) -> None:
+        self.draw.rectangle((0, y, self.columns, y + self.step * len(rows) + self.step // 2), fill=(0, 0, 0, 175))
+        for k, items in enumerate(rows):
+            x, top = self.step / 2, y + self.step / 4 + k * self.step
+            for text, colour in items:
+                if text.startswith(_SCALE):
+                    self._scale(x, top)
+                self.draw.text((x, top), text, (*colour, 255), self.font)
+                x += self._width(text) + self.step
+
+    def _scale(self, x: float, y: float) -> None:
+        """The heatmap's colours from less to more, behind the blanks that the text begins with."""
+        width = self._width(_SCALE) - self.step / 3
+        steps = np.linspace(_HEAT_FROM, 1, 24, dtype=np.float32)
+        for k, colour in enumerate(_colour_of_heat(steps)):
+            left, right = x + width * k / len(steps), x + width * (k + 1) / len(steps)
+            red, green, blue = (int(part) for part in colour)
+            self.draw.rectangle((left, y + self.step / 5, right, y + self.step * 0.75), fill=(red, green, blue, 255))
+
+    def _width(self, text: str) -> float:
+        return self.font.getlength(text)
+
+    def _broken(self, text: str) -> list[str]:
+        """The text in lines that fit; the blanks of the scale stay with the word that follows."""
+        lines: list[str] = []
+        for word in re.findall(r"\s*\S+", text):
+            if lines and self._width(lines[-1] + word) <= self.columns - self.step:
+                lines[-1] += word
+            else:
+                lines.append(word if not lines else word.strip())
+        return lines
+
+    def _flowed(self, items: Sequence[tuple[str, RGB]]) -> list[list[tuple[str, RGB]]]:
+        rows: list[list[tuple[str, RGB]]] = []
+        x = 0.0
+        for text, colour in items:
+            needed = self._width(text) + self.step
+            if not rows or x + needed > self.columns:
+                rows.append([])
+                x = 0.0
+            rows[-1].append((text, colour))
+            x += needed
+        return rows

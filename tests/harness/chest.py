@@ -181,7 +181,7 @@ def _one(film: Dataset, probability: float, ratio: float, fit: tuple) -> Analysi
                 mask="Heart",
                 measurements=(measured(CARDIOTHORACIC, ratio, RATIO, "Cardiothoracic ratio", cardiac + thoracic),),
             ),
-        ),  # fmt: skip
+        ),
         measurements=(
             measured(DIAMETER, (h1 - h0) * scale, unit, "Cardiac width", cardiac),
             measured(DIAMETER, (t1 - t0) * scale, unit, "Thoracic width", thoracic),
