@@ -28,11 +28,10 @@ from medgem_node.dimse import contexts
 from medgem_node.node import now
 from medgem_node.peer import Peer
 
-
-_IDENTITY = """
-PatientName PatientID PatientBirthDate PatientSex StudyDate StudyTime AccessionNumber StudyID StudyDescription
-ReferringPhysicianName InstitutionName
-""".split()
+_IDENTITY = (
+    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "AccessionNumber"),
+    *("StudyID", "StudyDescription", "ReferringPhysicianName", "InstitutionName"),
+)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,159 @@
+"""The whole path without a network: DICOM files in, result objects in a folder.
+
+The same steps as in the node: copies are de-identified, the worker sees nothing else, results are written against the
+originals.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from pydicom import Dataset
+
+from medgem_node import part10, plug
+from medgem_node.card import ModelCard
+from medgem_node.config import Config
+from medgem_node.deid.profile import deidentify_bytes
+from medgem_node.deid.pseudonym import Pseudonyms
+from medgem_node.errors import CannotDeidentify, NotUnderstood
+from medgem_node.finding import Analysis, Finding, not_analysed
+from medgem_node.job import Job, decode_outcome
+from medgem_node.publication import result_uid, station, write_objects
+from medgem_node.seams import Store
+
+
+def find_files(paths: Iterable[Path]) -> Iterator[Path]:
+    """Every file that `paths` name, or that lies below them, in the order of their names."""
+    for path in paths:
+        if path.is_dir():
+            yield from sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
+        else:
+            yield path
+
+
+def analyze(
+    files: Sequence[Path], card: ModelCard, out: Path | None, config: Config, candidates: bool = False
+) -> Iterator[dict[str, Any]]:
+    """One answer for each study in `files`, and one for each file that is no DICOM image; objects go to `out`.
+
+    The pseudonym key lives only as long as the call, so two runs give two sets of objects.
+    """
+    studies: dict[str, list[Dataset]] = {}
+    for path in files:
+        try:
+            instance = part10.decode(path.read_bytes())
+            uids = [str(instance.get(k) or "") for k in ("StudyInstanceUID", "SOPInstanceUID", "SOPClassUID")]
+        except (NotUnderstood, OSError) as exc:
+            yield _refused_file(path, card, "not-dicom", str(exc))
+            continue
+        if not all(uids):
+            yield _refused_file(
+                path, card, "no-uid", "Study Instance UID, SOP Instance UID or SOP Class UID is missing"
+            )
+            continue
+        studies.setdefault(uids[0], []).append(instance)
+    with TemporaryDirectory(prefix="medgem-") as folder:
+        exchange = plug.open_store(Path(folder).as_uri())
+        for study_instance_uid, instances in studies.items():
+            yield _analyze_study(study_instance_uid, instances, card, exchange, out, config, candidates)
+
+
+def _analyze_study(
+    study_instance_uid: str,
+    originals: Sequence[Dataset],
+    card: ModelCard,
+    exchange: Store,
+    out: Path | None,
+    config: Config,
+    candidates: bool,
+) -> dict[str, Any]:
+    pseudonyms = Pseudonyms(secrets.token_bytes(32))
+    analysis = _detect(originals, card, exchange, pseudonyms, config)
+    if out is not None:
+        uid = result_uid(pseudonyms, study_instance_uid, 1, card.name, card.version)
+        us = station(config, pseudonyms)
+        at = datetime.now(UTC)
+        for thing in write_objects(analysis, originals, card, uid, at, us, config.results.writers):
+            folder = out / _file_name(study_instance_uid)
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{thing.Modality}-{thing.SOPInstanceUID}.dcm").write_bytes(part10.encode(thing))
+    return answer(study_instance_uid, analysis, candidates)
+
+
+def _detect(
+    originals: Sequence[Dataset], card: ModelCard, exchange: Store, pseudonyms: Pseudonyms, config: Config
+) -> Analysis:
+    keys: list[str] = []
+    reason = ""
+    for instance in originals:
+        try:
+            copy = deidentify_bytes(part10.encode(instance), pseudonyms)
+        except (CannotDeidentify, ValueError, TypeError, AttributeError, OSError, NotImplementedError) as exc:
+            reason = reason or (str(exc) if isinstance(exc, CannotDeidentify) else type(exc).__name__)
+            continue
+        keys.append(f"inputs/{pseudonyms.uid(str(instance.SOPInstanceUID))}.dcm")
+        exchange.put(keys[-1], copy)
+    if not keys:
+        detail = f"No image could be de-identified with certainty: {reason}"
+        return not_analysed(card.name, card.version, "not-deidentified", detail)
+    job = Job(secrets.token_hex(16), card.name, card.version, tuple(keys))
+    import_module("medgem_node.worker").work(job, exchange, config.models)
+    outcome = decode_outcome(exchange.get(job.outcome_key))
+    exchange.delete("inputs")
+    if outcome.failure is not None or outcome.analysis is None:
+        why = outcome.failure
+        reason, detail = (why.reason, why.detail) if why else ("failed", "")
+        return not_analysed(card.name, card.version, reason, detail)
+    return outcome.analysis.renamed(pseudonyms.uid_map(str(o.SOPInstanceUID) for o in originals))
+
+
+def answer(study_instance_uid: str, analysis: Analysis, candidates: bool = False) -> dict[str, Any]:
+    """One line of `--json`: boxes in pixel coordinates of the image that they name."""
+    line = {
+        "study": study_instance_uid,
+        "model": analysis.model,
+        "version": analysis.version,
+        "applicable": analysis.applicable,
+        "reason": ": ".join(filter(None, (analysis.reason, analysis.detail))),
+        "findings": [_finding(f) for f in analysis.findings if f.present],
+        "measurements": [
+            {
+                "code": m.code.value,
+                "scheme": m.code.scheme,
+                "meaning": m.label or m.code.meaning,
+                "value": m.value,
+                "unit": m.unit.value,
+            }
+            for m in (*analysis.measurements, *(m for f in analysis.findings for m in f.measurements))
+        ],
+        "seconds": round(analysis.seconds, 3),
+    }
+    if candidates:
+        line["candidates"] = [_finding(f) for f in analysis.candidates]
+    return line
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    return {
+        "code": finding.code.value,
+        "scheme": finding.code.scheme,
+        "meaning": finding.code.meaning,
+        "probability": round(finding.probability, 4),
+        "box_xyxy": [round(v, 1) for v in finding.box.xyxy] if finding.box else None,
+        "image": finding.image,
+    }
+
+
+def _refused_file(path: Path, card: ModelCard, reason: str, detail: str) -> dict[str, Any]:
+    return {**answer("", not_analysed(card.name, card.version, reason, detail)), "file": os.fspath(path)}
+
+
+def _file_name(uid: str) -> str:
+    return "".join(c for c in uid if c.isalnum() or c == ".")[:64].strip(".") or "study"

@@ -1,0 +1,171 @@
+"""What is wrong with this installation, in plain words, and how to mend it."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from pynetdicom import build_context
+
+from medgem_node import node as running
+from medgem_node.card import find_card
+from medgem_node.config import Config, read_config
+from medgem_node.dimse import scu
+from medgem_node.errors import ConfigError, MedgemError, ModelRejected
+from medgem_node.ledger.ledger import Ledger
+from medgem_node.peer import Peer
+
+RELEASED = datetime(2026, 11, 22, tzinfo=UTC)
+"""No true clock shows an earlier time than the day this version was made."""
+
+RESULTS = {
+    "1.2.840.10008.5.1.4.1.1.88.34": ("Comprehensive 3D SR (the report)", "the measurements will not show"),
+    "1.2.840.10008.5.1.4.1.1.66.4": ("Segmentation", "the masks will not show; the heatmap still has their outlines"),
+    "1.2.840.10008.5.1.4.1.1.7": ("Secondary Capture (the heatmap)", "the heatmap will not show"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at: `state` is ok, warning or wrong."""
+
+    subject: str
+    state: str
+    says: str
+    mend: str = ""
+
+
+def examine(path: Path | None, settings: tuple[str, ...] = (), now: datetime | None = None) -> Iterator[Check]:
+    """Every check, in the order in which a new node would meet them."""
+    try:
+        config = read_config(path, settings)
+        running.open_destinations(config)
+    except ConfigError as exc:
+        yield Check("configuration", "wrong", str(exc), "correct that line; conf/node.toml shows every option")
+        return
+    yield Check("configuration", "ok", f"{config.source}: {len(config.rules)} rules")
+    yield check_clock(config, now or datetime.now(UTC))
+    yield check_disk(config, shutil.disk_usage(_existing(config.data)).free)
+    yield check_port(config)
+    yield from check_models(config)
+    for name, url in config.destinations.items():
+        if url.startswith("dimse:"):
+            yield from check_peer(name, Peer.parse(url), config)
+    yield from check_orphans(config)
+
+
+def check_clock(config: Config, now: datetime) -> Check:
+    """Results carry the time: a clock that is off makes them look older than their images."""
+    mend = "set it: `timedatectl set-ntp true`, or ask who runs this machine"
+    if now < RELEASED:
+        return Check("clock", "wrong", f"it shows {now:%Y-%m-%d %H:%M} UTC, before this version was made", mend)
+    latest = _latest_arrival(config)
+    if latest and latest > now + timedelta(minutes=1):
+        return Check("clock", "wrong", f"it was set back: the last image came at {latest:%Y-%m-%d %H:%M} UTC", mend)
+    if _is_unsynchronised():
+        return Check("clock", "warning", "it is not synchronised with a time server", mend)
+    return Check("clock", "ok", f"{now:%Y-%m-%d %H:%M} UTC")
+
+
+def check_disk(config: Config, free_bytes: int) -> Check:
+    """Below receive.minimum_free_mb no image is taken."""
+    least = config.receive.minimum_free_mb * 2**20
+    says = f"{free_bytes / 2**30:.1f} GiB free in {config.data}"
+    mend = "free some space, or move node.data to a larger disk"
+    if free_bytes < least:
+        return Check("disk", "wrong", f"nearly full: {says}; images are refused (0xA700)", mend)
+    if free_bytes < 4 * least:
+        return Check("disk", "warning", f"{says}; below {least / 2**30:.1f} GiB images are refused", mend)
+    return Check("disk", "ok", says)
+
+
+def check_port(config: Config) -> Check:
+    """Free, or taken by this very node."""
+    where = f"port {config.receive.port}"
+    try:
+        running.check_port(config)
+    except ConfigError as exc:
+        ours = Peer(config.node.ae_title, "127.0.0.1", config.receive.port)
+        try:
+            scu.echo(ours, config.node.ae_title, timeout_seconds=3)
+        except MedgemError:
+            return Check("port", "wrong", str(exc), f"find the program: ss -ltnp 'sport = :{config.receive.port}'")
+        return Check("port", "ok", f"{where}: {config.node.ae_title} answers there already")
+    return Check("port", "ok", f"{where} is free")
+
+
+def check_models(config: Config) -> Iterator[Check]:
+    """Every model that a rule names: its manifest, its weights, and what it needs to run."""
+    for name, version in dict.fromkeys((rule.model, rule.version) for rule in config.rules):
+        try:
+            card = find_card(config.models, name, version)
+            card.checked_weights()
+        except ModelRejected as exc:
+            yield Check(f"model {name}", "wrong", str(exc), "put back the model's folder as it was delivered")
+        else:
+            yield Check(f"model {name}", "ok", f"{card.version}, weights {card.weights_sha256[:12]} intact")
+    if importlib.util.find_spec("torch") is None:
+        mend = "pip install torch==2.13.0 'medgem-node[worker]'"
+        yield Check("torch", "wrong", "not installed: no model can run on this machine", mend)
+
+
+def check_peer(name: str, peer: Peer, config: Config) -> Iterator[Check]:
+    """Whether the PACS answers, knows us, and takes each kind of result."""
+    subject = f"destination {name}"
+    title = peer.calling or config.node.ae_title
+    contexts = [build_context(sop_class) for sop_class in RESULTS]
+    try:
+        accepted = {abstract for abstract, _ in scu.accepted_contexts(peer, title, contexts, 10)}
+    except scu.Unreachable as exc:
+        mend = f"check that the PACS runs, its host and port in [destinations] {name}, and the firewall between"
+        yield Check(subject, "wrong", str(exc), mend)
+        return
+    except MedgemError as exc:
+        mend = f'register AE title "{title}" with this machine\'s address at the PACS, or correct [destinations] {name}'
+        yield Check(subject, "wrong", str(exc), mend)
+        return
+    refused = [(what, loss) for sop_class, (what, loss) in RESULTS.items() if sop_class not in accepted]
+    for what, loss in refused:
+        mend = "allow this SOP class at the PACS, or take its writer out of results.writers"
+        yield Check(subject, "warning", f"{peer} does not accept {what}: {loss}", mend)
+    if not refused:
+        yield Check(subject, "ok", f"{peer} answers, and accepts report, segmentation and heatmap")
+
+
+def check_orphans(config: Config) -> Iterator[Check]:
+    """Files that were never acknowledged: a crash came between the disk and the ledger, and the sender sends again."""
+    if not (config.data / "ledger.sqlite").exists() and not config.stores.database:
+        return
+    node = running.open_node(config)
+    known = {instance.key for study in node.ledger.studies() for instance in study.instances}
+    orphans = sum(1 for key in node.archive.keys("studies") if key not in known)
+    node.ledger.close()
+    if orphans:
+        mend = "nothing is lost: they were never acknowledged, so their sender sends them again"
+        yield Check("archive", "warning", f"{orphans} files that the ledger does not know", mend)
+
+
+def _existing(folder: Path) -> Path:
+    return folder if folder.exists() else _existing(folder.parent)
+
+
+def _latest_arrival(config: Config) -> datetime | None:
+    if not (config.data / "ledger.sqlite").exists() and not config.stores.database:
+        return None
+    ledger = Ledger(config.database_url)
+    latest = max((study.received_at for study in ledger.studies()), default=None)
+    ledger.close()
+    return latest
+
+
+def _is_unsynchronised() -> bool:
+    if not shutil.which("timedatectl"):
+        return False
+    command = ["timedatectl", "show", "--property=NTPSynchronized", "--value"]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+    return answer.stdout.strip() == "no"

@@ -1,0 +1,46 @@
+"""What the node has and does, in words; pseudonymous, so that it can be shown and pasted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from medgem_node.config import Config
+from medgem_node.job import DeliveryState
+from medgem_node.ledger.ledger import Ledger, LedgerJob
+from medgem_node.node import open_node
+from medgem_node.study import Study
+
+
+def lines(config: Config, full: bool = False) -> Iterator[str]:
+    """Counts by state, then each study with its jobs: those that need somebody, or with `full` all."""
+    node = open_node(config)
+    try:
+        studies = node.ledger.studies()
+        jobs = node.ledger.jobs()
+        yield f"{config.node.ae_title}, data in {config.data}"
+        yield f"studies: {_counts(s.state for s in studies)}"
+        yield f"jobs: {_counts(j.state for j in jobs)}"
+        yield f"deliveries: {_counts(d.state for d in node.ledger.deliveries())}"
+        for study in studies:
+            of_study = [j for j in jobs if j.study_instance_uid == study.study_instance_uid]
+            if full or study.reason or any(j.reason or j.state != "done" for j in of_study):
+                yield from _study(node.pseudonyms.uid(study.study_instance_uid), study, of_study, node.ledger)
+    finally:
+        node.ledger.close()
+
+
+def _study(name: str, study: Study, jobs: list[LedgerJob], ledger: Ledger) -> Iterator[str]:
+    yield f"{name}  {study.state}, revision {study.revision}, {len(study.instances)} images  {study.reason}".rstrip()
+    for job in jobs:
+        why = ": ".join(filter(None, (job.reason, job.detail)))
+        yield f"    {job.job.model} {job.job.version}  {job.state}, attempt {job.job.attempt}  {why}".rstrip()
+        for delivery in ledger.deliveries(job_id=job.job.job_id):
+            if delivery.state is not DeliveryState.DELIVERED:
+                tries = f"{delivery.state} after {delivery.attempts} tries"
+                yield f"        to {delivery.destination}: {tries}: {delivery.reason}"
+
+
+def _counts(states: Iterable[str]) -> str:
+    counted = Counter(str(s) for s in states)
+    return ", ".join(f"{n} {state}" for state, n in sorted(counted.items())) or "none"
