@@ -121,7 +121,8 @@ def chest_film(seed: int = 0, rows: int = 512, columns: int = 512) -> NDArray[np
     x, y = (x + 0.5) / columns, (y + 0.5) / rows
 
     def oval(cx: float, cy: float, rx: float, ry: float) -> NDArray[np.float64]:
-        inside: NDArray[np.float64] = 1 / (1 + np.exp(12 * (((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2 - 1)))
+        edge = 12 * (((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2 - 1)
+        inside: NDArray[np.float64] = 1 / (1 + np.exp(np.clip(edge, -30, 30)))
         return inside
 
     body = oval(0.5, 0.62, 0.47, 0.66)

@@ -148,6 +148,7 @@ class _Finished:
                 return job
         self._process.wait()
         self._process.stdout.close()
+        self._child.close()
         raise StopIteration
 
 
