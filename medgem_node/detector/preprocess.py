@@ -7,13 +7,15 @@ image and in the network's square alike, so going there and back is one factor a
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from medgem_node.errors import Unreadable
+from medgem_node.errors import ModelRejected, Unreadable
 
 _SAMPLES_PER_SIDE = 512  # percentiles of a grid of this size differ by less than noise from those of all pixels
 _FLAT = 0.02  # a border line whose spread is below this part of the other lines' spread shows no anatomy
@@ -27,6 +29,17 @@ class Preprocessing:
     high_percentile: float = 99.5
     mean: float = 0.5
     deviation: float = 0.25
+
+    @classmethod
+    def parse(cls, table: Mapping[str, Any]) -> Preprocessing:
+        """The manifest's table. Raises ModelRejected."""
+        try:
+            found = cls(**{key: float(value) for key, value in table.items()})
+        except (TypeError, ValueError) as exc:
+            raise ModelRejected(f"model.toml: [preprocessing] cannot be used: {exc}") from exc
+        if not (0 <= found.low_percentile < found.high_percentile <= 100 and found.deviation > 0):
+            raise ModelRejected("model.toml: [preprocessing] needs ordered percentiles and a deviation above 0")
+        return found
 
 
 DEFAULTS = Preprocessing()
@@ -50,12 +63,13 @@ class Letterbox:
         """Image coordinates to network coordinates."""
         return x * self.scale + self.left, y * self.scale + self.top
 
-    def crop_resize(self, values: NDArray[np.float32], size: int = 256) -> NDArray[np.float32]:
-        """A square map over the network's whole input of `size`, (h, h), as (rows, columns), bilinear.
+    def crop_resize(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """A square map over the network's whole input, (h, h), as (rows, columns), bilinear.
 
         The map may be coarser or finer than the input; it is stretched over it evenly.
         """
         side = values.shape[0]
+        size = max(self.rows, self.columns) * self.scale
         if values.shape != (side, side):
             raise ValueError(f"a map over a square input is square, not {values.shape}")
         x0, y0 = self.to_network(0, 0)

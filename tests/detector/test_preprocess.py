@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medgem_node.detector.preprocess import Letterbox, letterbox, to_tensor
-from medgem_node.errors import Unreadable
+from medgem_node.detector.preprocess import Letterbox, Preprocessing, letterbox, to_tensor
+from medgem_node.errors import ModelRejected, Unreadable
 
 SHAPES = [(256, 256), (3000, 2500), (2500, 3000), (440, 440), (1955, 1841), (97, 61), (61, 97), (301, 1000)]
 
@@ -168,6 +168,32 @@ def test_the_input_is_left_as_it_was() -> None:
     to_tensor(pixels)
 
     assert (pixels == before).all()
+
+
+def test_a_network_may_be_larger() -> None:
+    pixels = phantom(300, 200)
+
+    tensor, box = to_tensor(pixels, 512)
+
+    assert tensor.shape == (1, 512, 512)
+    back = box.crop_resize(tensor[0])
+    assert np.corrcoef(back.ravel(), pixels.ravel())[0, 1] > 0.99
+
+
+@pytest.mark.parametrize(
+    "table", [{"mode": 1}, {"mean": "x"}, {"deviation": 0}, {"low_percentile": 99.9}, {"high_percentile": 101}]
+)
+def test_a_manifest_with_impossible_numbers_is_rejected(table: dict[str, object]) -> None:
+    with pytest.raises(ModelRejected, match="preprocessing"):
+        Preprocessing.parse(table)
+
+
+def test_a_manifest_sets_the_numbers() -> None:
+    constants = Preprocessing.parse({"low_percentile": 1, "high_percentile": 99, "mean": 0, "deviation": 1})
+
+    tensor, _ = to_tensor(phantom(100, 100), constants=constants)
+
+    assert (tensor.min(), tensor.max()) == (0, 1)
 
 
 def test_a_full_size_radiograph_takes_a_fifth_of_a_second() -> None:
