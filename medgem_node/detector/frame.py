@@ -194,7 +194,7 @@ def _jpeg_extended(stream: bytes, instance: Dataset) -> NDArray[Any]:
         return _decode(instance, decoding_plugin="pillow")
     if instance.SamplesPerPixel != 1 or instance.BitsAllocated != 16 or precision != 12:
         raise Unreadable("pixel-data", f"JPEG of {precision} bits, {instance.BitsAllocated} allocated")
-    import gdcm  # type: ignore[import-untyped]  # heavy, and needed for this only
+    import gdcm  # type: ignore[import-untyped]  # here, so that all else works without it
 
     fragment = gdcm.Fragment()
     fragment.SetByteStringValue(stream)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ def header(**elements: Any) -> Dataset:
     instance = Dataset()
     instance.SOPClassUID = uid.ComputedRadiographyImageStorage
     instance.Modality = "CR"
-    with config.disable_value_validation():
+    with config.disable_value_validation(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of values that pydicom doubts even so
         for keyword, value in elements.items():
             setattr(instance, keyword, value)
     return instance
