@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import signal
-import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import mkdtemp
 
 from pydicom import Dataset
 
-from medgem_node import node, testing
-from medgem_node.config import shipped
+from medgem_node import testing
 from medgem_node.dimse import scu
-from medgem_node.errors import MedgemError
-from medgem_node.peer import Peer
 
 EXPECTED = ("SR", "SEG", "OT")
 _NAMES = {"SR": "structured report (TID 1500)", "SEG": "segmentation", "OT": "heatmap (secondary capture)"}
@@ -29,10 +22,13 @@ def run_demo(say: Callable[[str], None], data: Path | None = None, stay: bool = 
     folder = data or Path(mkdtemp(prefix="medgem-demo-"))
     film = testing.real_film()
     say(f"medgem-node demo, research use only; everything lies in {folder}")
-    with testing.FakePacs(folder=folder / "pacs") as pacs, _node(folder, pacs.url) as (us, log):
+    with (
+        testing.FakePacs(folder=folder / "pacs") as pacs,
+        testing.RunningNode(folder, {"PACS": pacs.url}) as node,
+    ):
+        us, log = node.peer, node.log_file
         say(f"  PACS      {pacs.title} on port {pacs.port}")
         say(f"  node      {us.ae_title} on port {us.port}, log in {log}")
-        testing.wait_for(lambda: _answers(us), 60)
         scu.store(us, "MODALITY", [film])
         sent = time.monotonic()
         say(f"  sent      a real chest X-ray, {film.Rows} x {film.Columns}, as {film.PatientName} {film.PatientID}")
@@ -79,46 +75,3 @@ def _show(
     say("")
     say(f"  last C-STORE to last object in the PACS: {max(after.values()):.1f} s (1 s of it is the quiet time)")
     return True
-
-
-@contextmanager
-def _node(folder: Path, pacs_url: str) -> Iterator[tuple[Peer, Path]]:
-    port = _free_port()
-    (folder / "conf").mkdir(parents=True, exist_ok=True)
-    rules = (shipped("conf") / "rules.toml").read_text("utf-8")
-    (folder / "conf" / "rules.toml").write_text(rules, "utf-8")
-    config = folder / "conf" / "node.toml"
-    config.write_text(f'[node]\ndata = "{folder / "node"}"\n[destinations]\nPACS = "{pacs_url}"\n', "utf-8")
-    log = folder / "node.log"
-    command = [sys.executable, "-m", "medgem_node.cli", "start", "--config", str(config)]
-    for setting in (
-        f"receive.port={port}",
-        'receive.host="127.0.0.1"',
-        "pipeline.quiet_seconds=1",
-        "pipeline.tick_seconds=0.2",
-    ):
-        command += ["--set", setting]
-    with open(log, "ab") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, preexec_fn=node.die_with_parent)
-    try:
-        yield Peer("MEDGEM", "127.0.0.1", port), log
-    finally:
-        process.terminate()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-
-
-def _answers(peer: Peer) -> bool:
-    try:
-        scu.echo(peer, "MODALITY", timeout_seconds=5)
-    except MedgemError:
-        return False
-    return True
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -24,8 +30,10 @@ from pydicom.uid import (
 from pynetdicom import AE, evt
 
 from medgem_node import part10
-from medgem_node.dimse import contexts
-from medgem_node.node import now
+from medgem_node.config import shipped
+from medgem_node.dimse import contexts, scu
+from medgem_node.errors import MedgemError
+from medgem_node.node import die_with_parent, now
 from medgem_node.peer import Peer
 
 _IDENTITY = (
@@ -100,6 +108,88 @@ class FakePacs(AbstractContextManager["FakePacs"]):
             (folder / f"{dataset.Modality}-{dataset.SOPInstanceUID}.dcm").write_bytes(data)
         self.arrivals.append(Arrival(dataset, now(), event.assoc.requestor.primitive.calling_ae_title.strip()))
         return 0x0000
+
+
+@dataclass
+class RunningNode(AbstractContextManager["RunningNode"]):
+    """`medgem-node start` in processes of its own, with everything below `folder`; its log is `folder/node.log`."""
+
+    folder: Path
+    destinations: Mapping[str, str]
+    settings: Sequence[str] = ()
+    port: int = 0
+
+    def __enter__(self) -> RunningNode:
+        self.port = self.port or _free_port()
+        conf = self.folder / "conf"
+        conf.mkdir(parents=True, exist_ok=True)
+        rules = (shipped("conf") / "rules.toml").read_text("utf-8")
+        names = json.dumps(list(self.destinations))
+        (conf / "rules.toml").write_text(rules.replace('send_to = ["PACS"]', f"send_to = {names}"), "utf-8")
+        lines = ["[node]", f"data = {json.dumps(str(self.folder / 'node'))}", "[receive]", 'host = "127.0.0.1"']
+        lines += [f"port = {self.port}", "[pipeline]", "quiet_seconds = 1.0", "tick_seconds = 0.2", "[destinations]"]
+        lines += [f"{name} = {json.dumps(url)}" for name, url in self.destinations.items()]
+        (conf / "node.toml").write_text("\n".join(lines) + "\n", "utf-8")
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def config_file(self) -> Path:
+        """Its configuration."""
+        return self.folder / "conf" / "node.toml"
+
+    @property
+    def log_file(self) -> Path:
+        """What it says."""
+        return self.folder / "node.log"
+
+    @property
+    def peer(self) -> Peer:
+        """How to call it."""
+        return Peer("MEDGEM", "127.0.0.1", self.port)
+
+    def start(self) -> None:
+        """Start it, and wait until it answers C-ECHO."""
+        command = [sys.executable, "-m", "medgem_node.cli", "start", "--config", str(self.config_file)]
+        for setting in self.settings:
+            command += ["--set", setting]
+        with open(self.log_file, "ab") as log:
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=log, start_new_session=True, preexec_fn=die_with_parent
+            )
+        wait_for(self._answers, 60)
+
+    def kill(self) -> None:
+        """SIGKILL to every process of it at once, as a power cut would."""
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def stop(self) -> None:
+        """Ask it to end, as `systemctl stop` does."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(30)
+            except subprocess.TimeoutExpired:
+                self.kill()
+
+    def _answers(self) -> bool:
+        if self._process.poll() is not None:
+            raise RuntimeError(f"the node ended at once; see {self.log_file}")
+        try:
+            scu.echo(self.peer, "MODALITY", timeout_seconds=5)
+        except MedgemError:
+            return False
+        return True
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
