@@ -21,7 +21,7 @@ from medgem_node.audit import Audit
 from medgem_node.card import find_card
 from medgem_node.config import Config
 from medgem_node.deid.pseudonym import Pseudonyms
-from medgem_node.errors import EngineUnavailable, MedgemError, NotUnderstood
+from medgem_node.errors import EngineUnavailable, MedgemError, NotStored, NotUnderstood
 from medgem_node.job import BadOutcome, Delivery, DeliveryState, Failure, JobState, Outcome, decode_outcome
 from medgem_node.ledger.ledger import Ledger, LedgerJob
 from medgem_node.outbox import send_batch
@@ -105,6 +105,8 @@ class Pipeline:
         if study.mixes_patients():
             return self._move(study, StudyState.HELD, now, reason="its instances name more than one patient")
         match = self._match(study, self.config.rules)
+        if match is None and not any(self.archive.exists(instance.key) for instance in study.instances):
+            return self._move(study, StudyState.HELD, now, reason="its images are missing in the archive")
         if match is None:
             return self._move(study, StudyState.UNMATCHED, now, reason="no rule matches; nothing left the node")
         return self._move(study, StudyState.ROUTED, now, rule=match.rule.name)
@@ -184,8 +186,8 @@ class Pipeline:
             try:
                 data = self.archive.get(instance.key)
                 headers[instance.sop_instance_uid] = part10.decode(data, headers_only=True)
-            except NotUnderstood:
-                log.warning("an archived instance of %d bytes cannot be parsed; left out", instance.size_bytes)
+            except (NotStored, NotUnderstood) as exc:
+                log.warning("an instance of %d bytes cannot be read: %s; left out", instance.size_bytes, exc)
         return routing.match(headers, study.called_ae, rules)
 
     def _shortest_quiet(self) -> float:

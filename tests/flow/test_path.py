@@ -219,3 +219,5 @@ def test_one_study_in_trouble_does_not_hold_up_the_others(make_config: MakeConfi
 
         assert pacs.of_study(str(fine.StudyInstanceUID))
         assert not pacs.of_study(str(broken.StudyInstanceUID))
+        (held,) = us.node.ledger.studies(StudyState.HELD)
+        assert held.reason == "its images are missing in the archive"
