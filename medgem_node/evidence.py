@@ -14,7 +14,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import highdicom
-from highdicom.sr import AlgorithmIdentification, CodedConcept
+from highdicom import sr
 from pydicom import Dataset
 from pydicom.datadict import dictionary_VR
 from pydicom.filewriter import correct_ambiguous_vr
@@ -186,15 +186,15 @@ def placed(original: Dataset, frame_of_reference_uid: str) -> Dataset:
     return header
 
 
-def concept(code: Code) -> CodedConcept:
+def concept(code: Code) -> sr.CodedConcept:
     """The code as highdicom wants it."""
-    return CodedConcept(code.value, code.scheme, code.meaning)
+    return sr.CodedConcept(code.value, code.scheme, code.meaning)
 
 
-def algorithm(source: Source, analysis: Analysis, *more: str) -> AlgorithmIdentification:
+def algorithm(source: Source, analysis: Analysis, *more: str) -> sr.AlgorithmIdentification:
     """TID 4019: which model, and with which weights and parameters."""
     parameters = [f"{key}={value}" for key, value in sorted(analysis.parameters.items())]
-    return AlgorithmIdentification(
+    return sr.AlgorithmIdentification(
         name=source.card.name,
         version=source.card.version,
         parameters=[ascii_(p, 1024) for p in (*parameters, f"weights_sha256={source.card.weights_sha256}", *more)],
@@ -212,6 +212,50 @@ def algorithm_sequence(source: Source, analysis: Analysis) -> highdicom.Algorith
         source=ascii_(source.card.manufacturer, 64),
         parameters={"weights_sha256": source.card.weights_sha256, **dict(sorted(analysis.parameters.items()))},
     )
+
+
+def observer(source: Source) -> sr.ObservationContext:
+    """TID 1002: the model on this node observed."""
+    device = sr.DeviceObserverIdentifyingAttributes(
+        uid=source.card.device_uid,
+        name=f"{source.algorithm} ({RESEARCH})",
+        manufacturer_name=source.station.manufacturer,
+        model_name=source.station.model_name,
+        serial_number=source.station.serial_number,
+    )
+    context = sr.ObserverContext(observer_type=codes.DCM.Device, observer_identifying_attributes=device)
+    return sr.ObservationContext(observer_device_context=context)
+
+
+def library(images: Iterable[Dataset]) -> list[sr.ContainerContentItem]:
+    """TID 1600 with what can be said of every image; one without Rows is named in the evidence only."""
+    entries = [entry for entry in map(_entry, images) if entry is not None]
+    if not entries:
+        return []
+    contains = sr.RelationshipTypeValues.CONTAINS
+    group = sr.ContainerContentItem(codes.DCM.ImageLibraryGroup, relationship_type=contains)
+    group.ContentSequence = sr.ContentSequence(entries)
+    whole = sr.ContainerContentItem(codes.DCM.ImageLibrary, relationship_type=contains)
+    whole.ContentSequence = sr.ContentSequence([group])
+    return [whole]
+
+
+def _entry(original: Dataset) -> sr.ContentItem | None:
+    if min(size(original)) == 0:
+        return None
+    header = stand_in(original)
+    header.Modality = ""  # else highdicom asks for spacing and orientation, which real headers lack
+    entry = sr.ImageContentItem(
+        codes.SCT.Source,
+        header.SOPClassUID,
+        header.SOPInstanceUID,
+        relationship_type=sr.RelationshipTypeValues.CONTAINS,
+    )
+    try:
+        entry.ContentSequence = sr.ContentSequence(sr.ImageLibraryEntryDescriptors(header))
+    except (KeyError, ValueError):  # no image of a kind that highdicom knows
+        return None
+    return entry
 
 
 def ascii_(text: str, length: int) -> str:
@@ -259,7 +303,7 @@ def _identify(target: Dataset, original: Dataset) -> None:
 
 def _stamp(target: Dataset, original: Dataset, at: datetime) -> None:
     """Times in the original's zone. Where it names none, ours is named in DT only: an offset would redate the study."""
-    local = at.astimezone(_zone(text_of(original, "TimezoneOffsetFromUTC"))) if at.tzinfo else at
+    local = at.astimezone(_zone(text_of(original, "TimezoneOffsetFromUTC")) or at.tzinfo)
     date, time = local.strftime("%Y%m%d"), local.strftime("%H%M%S")
     for stem in ("InstanceCreation", "Content", "Series"):
         setattr(target, f"{stem}Date", date)

@@ -115,16 +115,13 @@ def _amount(value: float, unit: str) -> str:
     return f"{shown}%" if unit == "%" else f"{shown} {unit.replace('{', '').replace('}', '')}"
 
 
-def said(finding: Finding) -> str:
-    """A finding as a short text that cannot be read as its opposite."""
+def said(finding: Finding, *more: str) -> str:
+    """A finding as a text that cannot be read as its opposite, also where a viewer cuts off its end."""
     percent = f"{100 * finding.probability:.0f}%"
     if finding.present:
-        return f"{finding.label} {percent}"
-    return f"No {_lower(finding.label)} by AI (probability of {_lower(finding.label)} {percent})"
-
-
-def _lower(label: str) -> str:
-    return label if label[:2].isupper() else label[:1].lower() + label[1:]
+        return ", ".join((f"{finding.label} {percent}", *more))
+    label = finding.label if finding.label[:2].isupper() else finding.label[:1].lower() + finding.label[1:]
+    return ", ".join((f"No {label} by AI", *more, f"probability of {label} {percent}"))
 
 
 def _heated(rgb: NDArray[np.float32], values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -163,7 +160,10 @@ class _Pen:
         self.columns, self.rows = canvas.size
         self.draw = ImageDraw.Draw(canvas, "RGBA")
         self.width = max(1, round(min(canvas.size) / 450))
-        self.font = ImageFont.load_default(max(9, round(min(self.columns, self.rows * 1.2) / 48)))
+        self._resize(max(9, round(min(self.columns, self.rows * 1.2) / 48)))
+
+    def _resize(self, points: int) -> None:
+        self.points, self.font = points, ImageFont.load_default(points)
         self.step = round(1.3 * self.font.getbbox("Ag")[3])
 
     def mask(self, mask: Mask, uid: str) -> None:
@@ -199,6 +199,8 @@ class _Pen:
 
     def write(self, title: Sequence[str], legend: Sequence[tuple[str, RGB]]) -> None:
         """The title at the top, the legend along the bottom; what is too wide is broken, never cut off."""
+        while self.points > 6 and self.step * (1 + sum(len(self._broken(text)) for text in title)) > self.rows:
+            self._resize(self.points - 1)
         heading = [[(line, _PLAIN)] for text in title for line in self._broken(text)]
         self._panel(0, heading)
         rows = self._flowed([(line, colour) for text, colour in legend for line in self._broken(text)])

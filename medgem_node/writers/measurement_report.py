@@ -27,7 +27,10 @@ from medgem_node.finding import Analysis, Box, Code, Finding, Measurement, Point
 from medgem_node.outline import outlines
 from medgem_node.writers.segmentation import segment_number, tracking_role
 
-FAILURES = ("failed", "unreadable", "worker")
+FAILURES = (
+    *("failed", "unreadable", "header", "pixel", "no-pixel", "transfer-syntax", "image-size", "constant-image"),
+    *("worker", "out-of-memory", "model-rejected", "lease-expired", "bad-outcome", "not-written", "not-deidentified"),
+)
 """Reasons that begin so mean that the analysis was tried and broke; all others that it was not tried."""
 
 _CONTAINS, _FROM = RelationshipTypeValues.CONTAINS, RelationshipTypeValues.INFERRED_FROM
@@ -162,13 +165,12 @@ def _of_finding(run: _Run, finding: Finding) -> sr.Template:
     probability = sr.Measurement(codes.DCM.Probability, round(100 * finding.probability, 1), codes.UCUM.Percent)
     of_what = sr.CodeContentItem(codes.DCM.Finding, ev.concept(finding.code), RelationshipTypeValues.HAS_CONCEPT_MOD)
     measured = _measurements_of(run, finding)
-    words = [picture.said(finding), *(picture.spoken(m) for m in measured if len(m.points) > 2)]
     site = ev.concept(finding.site) if finding.site else None
     return _group(
         run,
         original,
         None if finding.box is None else _ring(finding.box),
-        ", ".join(words),
+        picture.said(finding, *(picture.spoken(m) for m in measured if len(m.points) > 2)),
         "RectangleROI",
         run.track(finding.mask or finding.label, finding.image),
         finding=ev.concept(finding.code) if finding.present else site,
@@ -339,58 +341,18 @@ def _within(points: NDArray[np.float64], rows: int, columns: int) -> NDArray[np.
 
 def _content(run: _Run, groups: Sequence[sr.Template]) -> sr.MeasurementReport:
     content = sr.MeasurementReport(
-        observation_context=_observer(run.source),
+        observation_context=ev.observer(run.source),
         procedure_reported=_PROCEDURES.get(ev.text_of(run.originals[0], "Modality"), codes.cid100.ImagingProcedure),
         imaging_measurements=groups,
     )
     tree = content[0].ContentSequence
-    library = _library(run)
-    if library is not None:
+    analysed = [o for o in run.originals if str(o.SOPInstanceUID) in run.analysis.images]
+    for library in ev.library(analysed or run.originals):
         tree.insert(len(tree) - 1, library)  # TID 1500 row 6, before the measurements
     if run.analysis.findings:
         tree.append(_looked_for(run.analysis.findings))
     tree.append(_text(f"{ev.WARNING}. AI {run.source.algorithm}"))
     return content
-
-
-def _observer(source: Source) -> sr.ObservationContext:
-    station = source.station
-    device = sr.DeviceObserverIdentifyingAttributes(
-        uid=source.card.device_uid,
-        name=f"{source.algorithm} ({ev.RESEARCH})",
-        manufacturer_name=station.manufacturer,
-        model_name=station.model_name,
-        serial_number=station.serial_number,
-    )
-    context = sr.ObserverContext(observer_type=codes.DCM.Device, observer_identifying_attributes=device)
-    return sr.ObservationContext(observer_device_context=context)
-
-
-def _library(run: _Run) -> sr.ContainerContentItem | None:
-    """TID 1600, with what can be said of every image; a header without Rows is named in the evidence only."""
-    analysed = [o for o in run.originals if str(o.SOPInstanceUID) in run.analysis.images] or list(run.originals)
-    entries = [entry for entry in map(_entry, analysed) if entry is not None]
-    if not entries:
-        return None
-    group = sr.ContainerContentItem(codes.DCM.ImageLibraryGroup, relationship_type=_CONTAINS)
-    group.ContentSequence = sr.ContentSequence(entries)
-    library = sr.ContainerContentItem(codes.DCM.ImageLibrary, relationship_type=_CONTAINS)
-    library.ContentSequence = sr.ContentSequence([group])
-    return library
-
-
-def _entry(original: Dataset) -> sr.ContentItem | None:
-    if min(ev.size(original)) == 0:
-        return None
-    header = ev.stand_in(original)
-    header.Modality = ""  # else highdicom asks for spacing and orientation, which real headers lack
-    source = codes.SCT.Source
-    entry = ImageContentItem(source, header.SOPClassUID, header.SOPInstanceUID, relationship_type=_CONTAINS)
-    try:
-        entry.ContentSequence = sr.ContentSequence(sr.ImageLibraryEntryDescriptors(header))
-    except (KeyError, ValueError):  # no image of a kind that highdicom knows
-        return None
-    return entry
 
 
 def _looked_for(findings: Sequence[Finding]) -> sr.ContainerContentItem:

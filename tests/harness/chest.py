@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,6 +56,17 @@ def uid(role: str) -> str:
     return f"2.25.{int(hashlib.sha256(role.encode()).hexdigest()[:30], 16)}"
 
 
+def as_sent(instance: Dataset) -> Dataset:
+    """The instance as it comes from the archive: read from bytes, nothing decoded yet."""
+    return dcmread(io.BytesIO(as_bytes(instance)))
+
+
+def as_bytes(instance: Dataset) -> bytes:
+    buffer = io.BytesIO()
+    instance.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
 def real_film() -> Dataset:
     """A CR of 1955 x 1841 pixels, MONOCHROME1, with a Pixel Spacing of zero."""
     path = get_testdata_file("RG1_UNCR.dcm", download=False)
@@ -89,7 +101,7 @@ def film(rows: int = 512, columns: int = 480, *, uid_seed: str = "film", **attri
     ds.PresentationLUTShape, ds.LossyImageCompression, ds.BurnedInAnnotation = "IDENTITY", "00", "NO"
     ds.PatientOrientation, ds.ImageLaterality, ds.BodyPartExamined = ["L", "F"], "U", "CHEST"
     ds.AnatomicRegionSequence = [_code("816094009", "SCT", "Chest")]
-    ds.ImagerPixelSpacing = ds.PixelSpacing = [0.8, 0.8]
+    ds.ImagerPixelSpacing = ds.PixelSpacing = [400 / rows] * 2
     ds.PixelSpacingCalibrationType, ds.PixelSpacingCalibrationDescription = "FIDUCIAL", "synthetic"
     ds.DetectorType, ds.DetectorConfiguration, ds.DetectorID = "DIRECT", "AREA", "1"
     ds.ViewPosition, ds.PositionerType = "PA", "NONE"
@@ -152,9 +164,8 @@ def _one(film: Dataset, probability: float, ratio: float, fit: tuple) -> Analysi
 
     heart = ellipse(middle + 0.04, level + 0.08, 0.17, 0.17)
     right, left = (ellipse(middle + s * 0.21, level - 0.07, 0.17, 0.33) & ~heart for s in (-1, 1))
-    mm = 0.8 if "PixelSpacing" in film and float(film.PixelSpacing[0]) > 0 else 0.0
-    unit, scale = (MM, mm) if mm else (Code("{pixels}", "UCUM", "pixels"), 1.0)
-    square = MM2 if mm else Code("{pixels}2", "UCUM", "square pixels")
+    spacing = float(film.PixelSpacing[0]) if film.get("PixelSpacing") else 0.0
+    unit, scale = (MM, spacing) if spacing else (Code("{pixels}", "UCUM", "pixels"), 1.0)
     h0, h1, hy = columns * (middle - 0.13), columns * (middle + 0.21), rows * (level + 0.1)
     t0, t1, ty = columns * (middle - 0.37), columns * (middle + 0.37), rows * (level + 0.06)
     cardiac, thoracic = (Point(h0, hy), Point(h1, hy)), (Point(t0, ty), Point(t1, ty))
@@ -185,9 +196,12 @@ def _one(film: Dataset, probability: float, ratio: float, fit: tuple) -> Analysi
         measurements=(
             measured(DIAMETER, (h1 - h0) * scale, unit, "Cardiac width", cardiac),
             measured(DIAMETER, (t1 - t0) * scale, unit, "Thoracic width", thoracic),
-            measured(AREA, right.sum() * scale**2, square, "Right lung area", mask="Right lung"),
-            measured(AREA, left.sum() * scale**2, square, "Left lung area", mask="Left lung"),
-        ),
+        )
+        + (
+            measured(AREA, right.sum() * scale**2, MM2, "Right lung area", mask="Right lung"),
+            measured(AREA, left.sum() * scale**2, MM2, "Left lung area", mask="Left lung"),
+        )
+        * bool(spacing),
         masks=(
             Mask("Right lung", ORGAN, LUNG, (image,), right[None], RIGHT, (64, 200, 255)),
             Mask("Left lung", ORGAN, LUNG, (image,), left[None], LEFT, (120, 230, 160)),
