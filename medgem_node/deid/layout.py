@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from pydicom._uid_dict import UID_dictionary
 from pydicom.datadict import dictionary_VR, keyword_for_tag
 from pydicom.uid import UID
 
@@ -53,9 +54,9 @@ class Syntax:
     @classmethod
     def of(cls, uid: str) -> Syntax:
         """The transfer syntax of that UID. Raises Broken for one that PS3.6 does not name."""
-        known = UID(uid)
-        if not known.is_transfer_syntax or known.is_private:
+        if UID_dictionary.get(uid, ("", ""))[1] != "Transfer Syntax":
             raise Broken("an unknown transfer syntax")
+        known = UID(uid)
         return cls(uid, known.is_implicit_VR, known.is_little_endian, known.is_deflated, known.is_encapsulated)
 
     def number(self, value: bytes) -> int:

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pydicom import Dataset
+from pydicom.errors import InvalidDicomError
 from pydicom.sr.codedict import codes
 
 from medgem_node import part10
@@ -26,7 +27,11 @@ from medgem_node.errors import CannotDeidentify, ConfigError, NotUnderstood
 
 IMPLEMENTATION_CLASS_UID = "2.25.249230188930712416325046143270291047683"
 
-_UNPARSABLE = (ArithmeticError, LookupError, MemoryError, RecursionError, ValueError, struct.error, zlib.error)
+_UNPARSABLE = (
+    ArithmeticError, AttributeError, EOFError, InvalidDicomError, LookupError, MemoryError, NotImplementedError,
+    OSError, RecursionError, TypeError, ValueError, struct.error, zlib.error,
+)  # fmt: skip
+"""What strangers' bytes raise here and in pydicom, which has no base class for it; each means held."""
 _PUBLIC_SCHEMES = frozenset(
     """
     DCM SCT SRT SNM3 LN UCUM RADLEX NCIt FMA MSH UMLS BI C4 I9 I9C I10 I10C I10P I11 ICDO3 ISO3166_1 ISO639_1 ISO639_2
@@ -65,7 +70,7 @@ def deidentify(instance: Dataset, pseudonyms: Pseudonyms) -> Dataset:
     """A de-identified copy of an instance, which stays as it is. Raises CannotDeidentify."""
     try:
         data = part10.encode(instance)
-    except (*_UNPARSABLE, AttributeError, TypeError, NotImplementedError) as exc:
+    except _UNPARSABLE as exc:
         raise CannotDeidentify(f"the instance cannot be written ({type(exc).__name__})") from None
     return part10.decode(deidentify_bytes(data, pseudonyms))
 

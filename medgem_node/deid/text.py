@@ -65,10 +65,11 @@ def decoded(value: bytes, charset: Charset | None) -> str | None:
         if b"\x1b" not in value:
             return value.decode(charset[0])
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # pydicom warns where it had to guess
-            return str(decode_bytes(value, list(charset), _DELIMITERS))
-    except (UnicodeError, LookupError, UserWarning):
+            warnings.simplefilter("ignore")
+            text = str(decode_bytes(value, list(charset), _DELIMITERS))
+    except (UnicodeError, LookupError):
         return None
+    return None if "\x1b" in text or "\ufffd" in text else text  # pydicom had to guess
 
 
 def folded(text: str) -> str:

@@ -32,5 +32,5 @@ def film() -> Dataset:
     ds.SamplesPerPixel, ds.PhotometricInterpretation, ds.PixelRepresentation = 1, "MONOCHROME2", 0
     ds.Rows, ds.Columns, ds.BitsAllocated, ds.BitsStored, ds.HighBit = 6, 8, 16, 12, 11
     ds.PixelSpacing, ds.WindowCenter, ds.WindowWidth = [0.2, 0.2], 2048, 4096
-    ds.PixelData = np.arange(48, dtype="<u2").tobytes()
+    ds.add_new(0x7FE00010, "OW", np.arange(48, dtype="<u2").tobytes())
     return ds
