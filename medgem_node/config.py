@@ -28,6 +28,7 @@ class NodeSection:
     data: str = "medgem-data"
     models: str = ""
     rules: str = "rules.toml"
+    deid: str = "deid.toml"
     log_level: str = "INFO"
 
 
@@ -104,6 +105,7 @@ class Config:
     delivery: DeliverySection = field(default_factory=DeliverySection)
     destinations: Mapping[str, str] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
+    deid: Mapping[str, Any] = field(default_factory=dict)
     source: str = "defaults"
 
     @property
@@ -161,7 +163,7 @@ def read_config(path: Path | None = None, settings: Iterable[str] = ()) -> Confi
         raise ConfigError(f'{source}: [destinations] holds lines of the form NAME = "dimse://AETITLE@host:port"')
     config: Config = replace(_build(Config, content, source, ""), destinations=destinations, source=source)
     rules_path = path.parent / config.node.rules
-    config = replace(config, rules=read_rules(rules_path))
+    config = replace(config, rules=read_rules(rules_path), deid=_read_deid(path.parent / config.node.deid))
     _check(config, str(rules_path))
     return config
 
@@ -175,6 +177,11 @@ def read_rules(path: Path) -> tuple[Rule, ...]:
     if not isinstance(rules, list):
         raise ConfigError(f"{path}: rules are written as [[rule]], with two brackets")
     return tuple(_build(Rule, rule, str(path), f"rule {n}") for n, rule in enumerate(rules, 1))
+
+
+def _read_deid(path: Path) -> dict[str, Any]:
+    """What the de-identification is asked to do; without a file, the Basic Profile and nothing else."""
+    return _read_toml(path) if path.exists() else {}
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -209,7 +216,9 @@ def _build(cls: Any, content: Any, source: str, section: str) -> Any:
         raise ConfigError(f"{source}: [{section}] must be a table of keys and values")
     hints = get_type_hints(cls)
     known = [
-        f.name for f in fields(cls) if f.name not in ("source", *(("rules", "destinations") if cls is Config else ()))
+        f.name
+        for f in fields(cls)
+        if f.name not in ("source", *(("rules", "destinations", "deid") if cls is Config else ()))
     ]
     values: dict[str, Any] = {}
     for key, value in content.items():

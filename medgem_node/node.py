@@ -30,6 +30,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from medgem_node import plug
 from medgem_node.audit import Audit
 from medgem_node.config import Config
+from medgem_node.deid.profile import check_config as check_deid
 from medgem_node.deid.pseudonym import Pseudonyms, read_or_make_key
 from medgem_node.dimse.scp import Acceptor, Received
 from medgem_node.errors import ConfigError
@@ -57,6 +58,7 @@ class Node:
 
 def open_node(config: Config) -> Node:
     """Open the data folder, made on first start. Raises ConfigError."""
+    check_deid(config.deid)
     try:
         config.data.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as exc:

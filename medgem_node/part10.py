@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import warnings
+import zlib
 from collections.abc import Iterable
 from io import BytesIO
 from typing import Any
@@ -16,6 +17,7 @@ from medgem_node.errors import NotUnderstood
 _UNPARSABLE = (
     InvalidDicomError, AttributeError, EOFError, IndexError, KeyError, LookupError, NotImplementedError, OSError,
     OverflowError, RecursionError, TypeError, UnicodeError, ValueError, struct.error, MemoryError,
+    zlib.error,
 )  # fmt: skip
 """What pydicom 3.0.2 raises for bytes that are no DICOM; it has no base class of its own for them."""
 
@@ -34,4 +36,5 @@ def decode(data: bytes, *, headers_only: bool = False, tags: Iterable[Any] | Non
             warnings.simplefilter("ignore")  # strangers' values break rules; what matters is checked where it is used
             return dcmread(BytesIO(data), stop_before_pixels=headers_only, specific_tags=list(tags) if tags else None)
     except _UNPARSABLE as exc:
-        raise NotUnderstood(f"the data set cannot be parsed ({type(exc).__name__})") from exc
+        # `from None`: the cause may quote a value of the header
+        raise NotUnderstood(f"the data set cannot be parsed ({type(exc).__name__})") from None

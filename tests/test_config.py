@@ -5,6 +5,7 @@ import pytest
 from medgem_node import cli
 from medgem_node.config import read_config, shipped
 from medgem_node.errors import ConfigError
+from medgem_node.node import open_node
 from medgem_node.peer import Peer
 
 
@@ -127,3 +128,11 @@ def test_a_peer_is_written_as_an_address() -> None:
 def test_what_is_no_peer_is_refused(url: str) -> None:
     with pytest.raises(ConfigError):
         Peer.parse(url)
+
+
+def test_a_de_identification_that_does_not_run_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, f'[node]\ndata = "{tmp_path}/data"')
+    (tmp_path / "deid.toml").write_text('profile = "basic"\noptions = ["Clean Pixel Data"]', "utf-8")
+
+    with pytest.raises(ConfigError, match=r"deid.toml: only profile"):
+        open_node(read_config(path))
