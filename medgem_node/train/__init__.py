@@ -1,0 +1,1 @@
+"""Training and evaluation of the models under `models/`; the node never imports this."""

@@ -1,0 +1,221 @@
+"""One film, as another hospital might have taken it: placed, exposed and processed otherwise.
+
+Anatomy is never mirrored: a mirrored chest is one of the things the gate must recognise.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFilter
+
+from medgem_node.train.data import Film, shrunk
+
+Grey = NDArray[Any]
+"""(rows, columns) in 0..1, float; what leaves this file is float32."""
+
+
+def prepared(film: Film, size: int) -> Film:
+    """The film in 0..1 and not much larger than the network's input, once for the whole training."""
+    low, high = np.percentile(film.pixels, (0.1, 99.9)).tolist()
+    grey = np.clip((film.pixels - low) / max(high - low, 1e-6), 0, 1).astype(np.float32)
+    factor = min(1.0, 1.15 * size / max(grey.shape))
+    shape = (round(grey.shape[0] * factor), round(grey.shape[1] * factor))
+    truth = None if film.truth is None else np.stack([shrunk(mask, shape) for mask in film.truth])
+    return replace(film, pixels=shrunk(grey, shape), truth=truth)
+
+
+def augmented(
+    film: Film, size: int, ranges: Mapping[str, float], rng: Generator
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The picture, (size, size), and the three masks on it, (3, size, size)."""
+    place = _placement(film.pixels.shape, size, ranges, rng)
+    grey = _placed(film.pixels, size, place)
+    truth = np.zeros((3, size, size), np.float32)
+    if film.truth is not None and film.truth.any():
+        truth = np.stack([_placed(mask, size, place) for mask in film.truth])
+    return exposed(grey, ranges, rng), truth
+
+
+def exposed(grey: Grey, ranges: Mapping[str, float], rng: Generator) -> NDArray[np.float32]:
+    """Another exposure, detector and processing."""
+    for change, chance in _CHANGES:
+        if rng.random() < chance:
+            grey = change(grey, ranges, rng)
+    return np.clip(grey, 0, 1).astype(np.float32)
+
+
+def turned(grey: NDArray[np.float32], kind: str, rng: Generator) -> NDArray[np.float32]:
+    """An upright frontal film, (size, size), turned into one of the gate's other classes."""
+    quarter = int(rng.choice((1, 3)))
+    if kind == "rotated":
+        return np.rot90(grey if rng.random() < 0.5 else grey[:, ::-1], quarter).copy()
+    if kind == "upside-down":
+        return np.ascontiguousarray(grey[::-1] if rng.random() < 0.5 else grey[::-1, ::-1])
+    if kind == "mirrored":
+        return np.ascontiguousarray(grey[:, ::-1])
+    if kind == "inverted":
+        return (1 - grey).astype(np.float32)
+    return _detail(grey, rng) if rng.random() < 0.6 else _nonsense(grey.shape[0], rng)
+
+
+def _placement(shape: tuple[int, ...], size: int, ranges: Mapping[str, float], rng: Generator) -> tuple[float, ...]:
+    """The six numbers of PIL's affine transform: where in the film each pixel of the square comes from."""
+    rows, columns = shape
+    angle = math.radians(rng.uniform(-1, 1) * ranges["rotation_degrees"])
+    scale = size / max(rows, columns) * (1 + rng.uniform(-1, 1) * ranges["scale"])
+    stretch = 1 + rng.uniform(-1, 1) * ranges["aspect"]
+    dx, dy = rng.uniform(-1, 1, 2) * ranges["shift"] * size
+    sx, sy = scale * stretch, scale / stretch
+    a, b = math.cos(angle) / sx, math.sin(angle) / sx
+    d, e = -math.sin(angle) / sy, math.cos(angle) / sy
+    centre = size / 2
+    return (
+        a, b, columns / 2 - a * (centre + dx) - b * (centre + dy),
+        d, e, rows / 2 - d * (centre + dx) - e * (centre + dy),
+    )  # fmt: skip
+
+
+def _placed(values: Grey, size: int, place: tuple[float, ...]) -> Grey:
+    image = Image.fromarray(values).transform((size, size), Image.Transform.AFFINE, place, Image.Resampling.BILINEAR)
+    return np.asarray(image, np.float32)
+
+
+def _gamma(grey: Grey, ranges: Mapping[str, float], rng: Generator) -> Grey:
+    return np.asarray(np.clip(grey, 0, 1) ** math.exp(rng.uniform(-1, 1) * ranges["gamma"]))
+
+
+def _window(grey: Grey, ranges: Mapping[str, float], rng: Generator) -> Grey:
+    low, high = rng.uniform(-0.3, 1, 2) * ranges["window"]
+    return np.asarray(np.clip((grey - low) / (1 - low - high), 0, 1))
+
+
+def _slope(grey: Grey, ranges: Mapping[str, float], rng: Generator) -> Grey:
+    """Uneven exposure, as by a tilted grid."""
+    rows, columns = grey.shape
+    gx, gy = rng.uniform(-0.15, 0.15, 2)
+    x, y = np.linspace(-1, 1, columns, dtype=np.float32), np.linspace(-1, 1, rows, dtype=np.float32)
+    return np.where(grey > 0, grey + gx * x + gy * y[:, None], grey)
+
+
+def _local_contrast(grey: Grey, ranges: Mapping[str, float], rng: Generator) -> Grey:
+    """What a vendor's multi-scale processing does to the large densities."""
+    coarse = _blurred(grey, rng.uniform(8, 30))
+    return np.asarray(grey - rng.uniform(0.2, 0.7) * (coarse - coarse.mean()))
+
+
+def _sharpen(grey: Grey, ranges: Mapping[str, float], rng: Generator) -> Grey:
+    return grey + rng.uniform(0.3, 1.5) * (grey - _blurred(grey, rng.uniform(0.8, 3)))
+
+
+def _blur(grey: Grey, ranges: Mapping[str, float], rng: Generator) -> Grey:
+    return _blurred(grey, rng.uniform(0.2, ranges["blur"]))
+
+
+def _noise(grey: Grey, ranges: Mapping[str, float], rng: Generator) -> Grey:
+    return grey + rng.normal(0, rng.uniform(0, ranges["noise"]), grey.shape).astype(np.float32)
+
+
+def _opacity(grey: Grey, ranges: Mapping[str, float], rng: Generator) -> Grey:
+    """A soft white cloud: the border of a lung goes on behind it."""
+    size = grey.shape[0]
+    image = Image.new("F", (size, size))
+    for _ in range(int(rng.integers(1, 4))):
+        (x, y), (w, h) = rng.uniform(0.15, 0.85, 2) * size, rng.uniform(0.03, 0.16, 2) * size
+        ImageDraw.Draw(image).ellipse((x - w, y - h, x + w, y + h), fill=rng.uniform(0.1, 0.45))
+    return grey + _blurred(np.asarray(image, np.float32), rng.uniform(3, 10))
+
+
+def _foreign(grey: Grey, ranges: Mapping[str, float], rng: Generator) -> Grey:
+    """Cables, tubes and side markers."""
+    size = grey.shape[0]
+    image = Image.new("F", (size, size))
+    draw = ImageDraw.Draw(image)
+    for _ in range(int(rng.integers(1, 4))):
+        ends = rng.uniform(0, size, (3, 2))
+        draw.line([tuple(p) for p in ends.tolist()], fill=rng.uniform(0.1, 0.5), width=int(rng.integers(1, 3)))
+    x, y = rng.uniform(0, size, 2)
+    draw.rectangle((x, y, x + rng.uniform(3, 14), y + rng.uniform(3, 14)), fill=1.0)
+    return grey + _blurred(np.asarray(image, np.float32), 0.7)
+
+
+def _collimated(grey: Grey, ranges: Mapping[str, float], rng: Generator) -> Grey:
+    """A shutter or a white frame on some sides, with a written line at times."""
+    size = grey.shape[0]
+    framed = grey.copy()
+    fill = 0.0 if rng.random() < 0.75 else 1.0
+    for turns in range(4):
+        if rng.random() < 0.5:
+            np.rot90(framed, turns)[: int(rng.uniform(0, 0.07) * size)] = fill
+    return framed
+
+
+def _jpeg(grey: Grey, ranges: Mapping[str, float], rng: Generator) -> Grey:
+    buffer = io.BytesIO()
+    _image(grey).save(buffer, "JPEG", quality=int(rng.integers(25, 90)))
+    return np.asarray(Image.open(buffer), np.float32) / 255
+
+
+def _coarse(grey: Grey, ranges: Mapping[str, float], rng: Generator) -> Grey:
+    size = grey.shape[0]
+    small = round(size * rng.uniform(0.4, 0.9))
+    return shrunk(shrunk(grey, (small, small)), (size, size))
+
+
+_CHANGES: tuple[tuple[Callable[[Grey, Mapping[str, float], Generator], Grey], float], ...] = (
+    (_opacity, 0.15),
+    (_slope, 0.3),
+    (_gamma, 0.8),
+    (_local_contrast, 0.25),
+    (_window, 0.6),
+    (_foreign, 0.15),
+    (_sharpen, 0.2),
+    (_blur, 0.2),
+    (_coarse, 0.15),
+    (_noise, 0.3),
+    (_jpeg, 0.15),
+    (_collimated, 0.25),
+)
+
+
+def _detail(grey: Grey, rng: Generator) -> Grey:
+    """A part of a chest that is none by itself."""
+    size = grey.shape[0]
+    height, width = (int(v) for v in rng.uniform(0.22, 0.42, 2) * size)
+    top, left = (int(rng.integers(0, size - n)) for n in (height, width))
+    return shrunk(np.ascontiguousarray(grey[top : top + height, left : left + width]), (size, size))
+
+
+def _nonsense(size: int, rng: Generator) -> Grey:
+    """Noise, gradients and shapes."""
+    x = np.linspace(-1, 1, size, dtype=np.float32)
+    grey = 0.5 + rng.uniform(-0.5, 0.5) * x + rng.uniform(-0.5, 0.5) * x[:, None]
+    coarse = int(rng.integers(2, 64))
+    grey = grey + rng.uniform(0, 1) * shrunk(rng.normal(0, 0.4, (coarse, coarse)).astype(np.float32), (size, size))
+    image = _image(np.clip(grey, 0, 1).astype(np.float32))
+    draw = ImageDraw.Draw(image)
+    for _ in range(int(rng.integers(0, 6))):
+        x0, y0 = rng.uniform(-0.2, 0.9, 2) * size
+        corners = (x0, y0, x0 + rng.uniform(0.05, 0.8) * size, y0 + rng.uniform(0.05, 0.8) * size)
+        (draw.ellipse if rng.random() < 0.6 else draw.rectangle)(corners, fill=int(rng.integers(0, 256)))
+    return np.asarray(image, np.float32) / 255
+
+
+def _blurred(grey: Grey, radius: float) -> Grey:
+    """8-bit blur of PIL is fast; its steps of 1/255 vanish in the average."""
+    low, high = float(grey.min()), float(grey.max())
+    if high - low < 1e-6:
+        return grey
+    image = _image((grey - low) / (high - low)).filter(ImageFilter.GaussianBlur(radius))
+    return np.asarray(image, np.float32) / 255 * (high - low) + low
+
+
+def _image(grey: Grey) -> Image.Image:
+    return Image.fromarray((np.clip(grey, 0, 1) * 255 + 0.5).astype(np.uint8))
