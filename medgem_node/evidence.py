@@ -120,10 +120,11 @@ def number(analysis: Analysis, image: str) -> int:
 
 
 def text_of(instance: Dataset, keyword: str) -> str:
-    """A text attribute as it can best be read, without changing the instance; empty where there is none."""
-    element = instance.get_item(Tag(keyword))
-    value = None if element is None else element.value
-    return value.decode("latin-1").strip(" \0") if isinstance(value, bytes) else str("" if value is None else value)
+    """A text attribute in its character set, without decoding it in the instance; empty where there is none."""
+    probe = Dataset()
+    carry(probe, instance, ("SpecificCharacterSet", keyword))
+    value = probe.get(keyword)
+    return "" if value is None else str(value).strip()
 
 
 def size(original: Dataset) -> tuple[int, int]:
@@ -210,7 +211,10 @@ def algorithm_sequence(source: Source, analysis: Analysis) -> highdicom.Algorith
         family=codes.cid7162.ArtificialIntelligence,
         version=source.card.version,
         source=ascii_(source.card.manufacturer, 64),
-        parameters={"weights_sha256": source.card.weights_sha256, **dict(sorted(analysis.parameters.items()))},
+        parameters={
+            "weights_sha256": source.card.weights_sha256,
+            **{ascii_(key, 64): ascii_(value, 1024) for key, value in sorted(analysis.parameters.items())},
+        },
     )
 
 
@@ -276,12 +280,19 @@ def carry(target: Dataset, original: Dataset, keywords: Iterable[str]) -> None:
             target[tag] = deepcopy(original[tag])
 
 
-def finish(target: Dataset, original: Dataset, source: Source, series_description: str) -> None:
+def described(what: str) -> str:
+    """A description (64 characters) that keeps its end, whatever the length of a model's name."""
+    end = f" ({RESEARCH})"
+    return ascii_(what, 64 - len(end)) + end
+
+
+def finish(target: Dataset, original: Dataset, source: Source, what: str) -> None:
     """Gives an object its identity, its time, its equipment and its series: all that highdicom cannot know."""
     _identify(target, original)
     _stamp(target, original, source.content_datetime)
     _equip(target, source)
-    target.SeriesDescription = ascii_(series_description, 64)
+    target.SeriesDescription = described(what)
+    _name_private_schemes(target, source)
     if text_of(original, "LossyImageCompression") == "01" and target.Modality != "SR":
         carry(target, original, _LOSS)
     # From here on it is written as it stands: pydicom would decode and encode again what `carry` left as bytes
@@ -317,6 +328,20 @@ def _zone(offset: str) -> timezone | None:
         return None
     minutes = int(offset[1:3]) * 60 + int(offset[3:])
     return timezone(timedelta(minutes=-minutes if offset[0] == "-" else minutes)) if minutes < 24 * 60 else None
+
+
+def _name_private_schemes(target: Dataset, source: Source) -> None:
+    """Says who is responsible for codes of a private scheme (99..., PS3.16 section 8.2)."""
+    designators = {str(e.value) for e in target.iterall() if e.keyword == "CodingSchemeDesignator"}
+    items = []
+    for designator in sorted(d for d in designators if d.startswith("99")):
+        item = Dataset()
+        item.CodingSchemeDesignator = designator
+        item.CodingSchemeName = f"{source.station.manufacturer} codes"
+        item.CodingSchemeResponsibleOrganization = ascii_(source.card.manufacturer, 1024)
+        items.append(item)
+    if items:
+        target.CodingSchemeIdentificationSequence = items
 
 
 def _equip(target: Dataset, source: Source) -> None:

@@ -76,11 +76,10 @@ def _first(value: object) -> float:
 
 def overlay(image: NDArray[np.uint8], analysis: Analysis, uid: str, title: Sequence[str]) -> NDArray[np.uint8]:
     """The image as (rows, columns, 3) with heatmap, outlines, boxes, lines, a legend, and the title burned in."""
-    rgb = image[..., None].repeat(3, axis=-1).astype(np.float32)
+    canvas = Image.fromarray(image).convert("RGB")
     for heatmap in analysis.heatmaps:
         if uid in heatmap.images:
-            rgb = _heated(rgb, heatmap.values[heatmap.images.index(uid)])
-    canvas = Image.fromarray(np.asarray(rgb.clip(0, 255), np.uint8))
+            _heat(canvas, heatmap.values[heatmap.images.index(uid)])
     pen = _Pen(canvas)
     for mask in analysis.masks:
         if uid in mask.images:
@@ -124,12 +123,20 @@ def said(finding: Finding, *more: str) -> str:
     return ", ".join((f"No {label} by AI", *more, f"probability of {label} {percent}"))
 
 
-def _heated(rgb: NDArray[np.float32], values: NDArray[np.float32]) -> NDArray[np.float32]:
-    rows, columns = rgb.shape[:2]
-    plain = Image.fromarray(np.nan_to_num(np.asarray(values, np.float32)), mode="F")
-    heat = np.clip(np.asarray(plain.resize((columns, rows), Image.Resampling.BICUBIC)), 0, 1)
-    opacity = _HEAT_OPACITY * np.clip((heat - _HEAT_FROM) / (0.6 - _HEAT_FROM), 0, 1)[..., None]
-    return np.asarray(rgb * (1 - opacity) + _colour_of_heat(heat) * opacity, np.float32)
+def doubt(analysis: Analysis) -> str:
+    """What an analysis holds back, as a short text; empty if nothing."""
+    return f"AI note: {analysis.detail}" if analysis.detail else ""
+
+
+def _heat(canvas: Image.Image, values: NDArray[np.float32]) -> None:
+    """Lays the colours over the picture, more opaque where there is more; below `_HEAT_FROM` nothing."""
+    small = np.clip(np.nan_to_num(np.asarray(values, np.float32)), 0, 1) * 255
+    heat = Image.fromarray(np.asarray(small, np.uint8)).resize(canvas.size, Image.Resampling.BICUBIC)
+    levels = np.linspace(0, 1, 256, dtype=np.float32)
+    opacity = _HEAT_OPACITY * np.clip((levels - _HEAT_FROM) / (0.6 - _HEAT_FROM), 0, 1)
+    colours = heat.copy()
+    colours.putpalette(_colour_of_heat(levels).astype(np.uint8).tobytes())
+    canvas.paste(colours.convert("RGB"), mask=heat.point([round(255 * float(o)) for o in opacity]))
 
 
 def _colour_of_heat(heat: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -144,13 +151,17 @@ def _coloured(lines: Iterable[Measurement]) -> dict[Measurement, RGB]:
 def _legend(analysis: Analysis, uid: str, colour_of: Mapping[Measurement, RGB]) -> list[tuple[str, RGB]]:
     """What is said of the image, each in the colour it is drawn in; a measured segment is named once."""
     of_mask = {m.label: m.colour_rgb for m in analysis.masks if uid in m.images}
+    held_back = [(doubt(analysis), _FINDING)] if analysis.detail else []
     found = [(said(f), _FINDING if f.present else _ABSENT) for f in analysis.findings if f.image == uid]
     measured = measurements(analysis, uid)
     numbers = [(spoken(m), colour_of.get(m) or of_mask.get(m.mask, _PLAIN)) for m in measured]
     named = {m.mask for m in measured}
-    return [*found, *numbers, *((label, colour) for label, colour in of_mask.items() if label not in named)] + [
-        (f"{_SCALE}{h.meaning or h.label}", _PLAIN) for h in analysis.heatmaps if uid in h.images
-    ]
+    return [
+        *held_back,
+        *found,
+        *numbers,
+        *((label, colour) for label, colour in of_mask.items() if label not in named),
+    ] + [(f"{_SCALE}{h.meaning or h.label}", _PLAIN) for h in analysis.heatmaps if uid in h.images]
 
 
 class _Pen:

@@ -71,7 +71,7 @@ class HeatmapWriter:
         purpose = codes.cid7202.SourceImageForImageProcessingOperation
         reference.PurposeOfReferenceCodeSequence = [highdicom.sr.CodedConcept.from_code(purpose)]
         capture.SourceImageSequence = [reference]
-        ev.finish(capture, original, self.source, f"AI heatmap {self.source.algorithm} ({ev.RESEARCH})")
+        ev.finish(capture, original, self.source, f"AI heatmap {self.source.algorithm}")
 
 
 def _drawn(analysis: Analysis) -> frozenset[str]:

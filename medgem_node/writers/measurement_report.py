@@ -118,18 +118,25 @@ class ReportWriter:
             is_verified=False,
         )
         what = f"findings {self.source.algorithm}" if analysis.applicable else "not analysed"
-        ev.finish(report, originals[0], self.source, f"AI: {what} ({ev.RESEARCH})")
+        ev.finish(report, originals[0], self.source, f"AI: {what}")
         return (report,)
 
 
 def _answer(run: _Run) -> list[sr.Template]:
-    groups = [_of_finding(run, finding) for finding in run.analysis.findings]
+    groups = [_doubt(run)] if run.analysis.detail else []
+    groups += [_of_finding(run, finding) for finding in run.analysis.findings]
     grouped = {m for finding in run.analysis.findings for m in _measurements_of(run, finding)}
     groups += [_of_measurement(run, m) for m in run.analysis.measurements if m not in grouped]
     if not groups:  # OHIF needs one group, and a reader the truth
         text = "AI ran and reports neither a finding nor a measurement"
         groups.append(_group(run, _subject(run), None, text, "RectangleROI", run.track("whole", "")))
     return groups
+
+
+def _doubt(run: _Run) -> sr.Template:
+    """What the model held back, and why: silence could be read as a normal result."""
+    text, status = picture.doubt(run.analysis), codes.cid6042.PartiallySucceeded
+    return _group(run, _subject(run), None, text, "RectangleROI", run.track("whole", ""), finding=status)
 
 
 def _refusal(run: _Run) -> sr.Template:

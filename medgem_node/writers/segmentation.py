@@ -65,7 +65,7 @@ class SegmentationWriter:
             software_versions=self.source.station.software_version,
             device_serial_number=self.source.station.serial_number,
             content_label="AI_RESEARCH_ONLY",
-            content_description=ev.ascii_(f"{self.source.algorithm}, {ev.RESEARCH}", 64),
+            content_description=ev.described(self.source.algorithm),
             content_creator_name="medgem-node^",
             omit_empty_frames=True,
             transfer_syntax_uid=ExplicitVRLittleEndian,
@@ -102,7 +102,7 @@ class SegmentationWriter:
             ev.carry(segmentation, original, ["PatientOrientation"])
             if ev.spacing_mm(original) is None:
                 segmentation.DerivationDescription = "Pixel spacing unknown: 1 mm is written, do not measure on it"
-        ev.finish(segmentation, original, self.source, f"AI segmentation {self.source.algorithm} ({ev.RESEARCH})")
+        ev.finish(segmentation, original, self.source, f"AI segmentation {self.source.algorithm}")
 
 
 def tracking_role(label: str, n: int) -> str:

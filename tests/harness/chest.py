@@ -47,8 +47,10 @@ MM, MM2, RATIO = (
     Code("mm2", "UCUM", "square millimeter"),
     Code("1", "UCUM", "no units"),
 )
-DIAMETER, AREA = Code("81827009", "SCT", "Diameter"), Code("42798000", "SCT", "Area")
-CARDIOTHORACIC = Code("118586006", "SCT", "Ratio")
+AREA = Code("42798000", "SCT", "Area")
+CARDIAC = Code("CARDIACWIDTH", "99MEDGEM", "Cardiac width")
+THORACIC = Code("THORACICWIDTH", "99MEDGEM", "Thoracic width")
+CARDIOTHORACIC = Code("CTR", "99MEDGEM", "Cardiothoracic ratio")
 
 
 def uid(role: str) -> str:
@@ -194,8 +196,8 @@ def _one(film: Dataset, probability: float, ratio: float, fit: tuple) -> Analysi
             ),
         ),
         measurements=(
-            measured(DIAMETER, (h1 - h0) * scale, unit, "Cardiac width", cardiac),
-            measured(DIAMETER, (t1 - t0) * scale, unit, "Thoracic width", thoracic),
+            measured(CARDIAC, (h1 - h0) * scale, unit, "Cardiac width", cardiac),
+            measured(THORACIC, (t1 - t0) * scale, unit, "Thoracic width", thoracic),
         )
         + (
             measured(AREA, right.sum() * scale**2, MM2, "Right lung area", mask="Right lung"),

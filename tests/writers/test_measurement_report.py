@@ -251,6 +251,25 @@ def test_an_analysis_without_any_result_says_so(write, film: Dataset) -> None:
     assert _comments(report) == ["AI ran and reports neither a finding nor a measurement"]
 
 
+def test_what_the_model_holds_back_is_said_first(write, film: Dataset) -> None:
+    doubt = "the cardiothoracic ratio is not reported: its value is not plausible"
+    analysis = chest.analysis(film)
+    held_back = replace(analysis, detail=doubt, findings=(), measurements=analysis.measurements[2:])
+
+    report = write(held_back, [film])["SR 1"]
+
+    assert _comments(report)[0] == f"AI note: {doubt}"
+    assert _groups(report)[0][FINDING][0].ConceptCodeSequence[0].CodeValue == codes.cid6042.PartiallySucceeded.value
+    assert not any("ardiomegaly" in comment for comment in _comments(report))
+
+
+def test_a_private_coding_scheme_names_who_is_responsible(write, film: Dataset) -> None:
+    (scheme,) = write(chest.analysis(film), [film])["SR 1"].CodingSchemeIdentificationSequence
+
+    assert scheme.CodingSchemeDesignator == "99MEDGEM"
+    assert scheme.CodingSchemeResponsibleOrganization == chest.CARD.manufacturer
+
+
 def test_a_number_that_is_none_is_refused(write, film: Dataset) -> None:
     analysis = chest.analysis(film)
     broken = replace(analysis.measurements[0], value=float("nan"))

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import time
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -97,6 +98,26 @@ def test_identity_is_the_originals_and_nothing_else_is(write) -> None:
         assert "InstitutionName" not in result
         assert result.ContributingEquipmentSequence[0].PurposeOfReferenceCodeSequence[0].CodeValue == "109102"
         assert "research use only" in result.SeriesDescription
+
+
+def test_a_models_long_name_does_not_hide_what_the_results_are_for(write) -> None:
+    film, name = chest.film(64, 48), "a-model-with-a-name-of-more-words-than-fit-into-a-description"
+    card = replace(chest.CARD, name=name)
+
+    for result in write(replace(chest.analysis(film), model=name), [film], card=card).values():
+        assert result.SeriesDescription.endswith("(research use only)")
+        assert len(result.SeriesDescription) <= 64
+
+
+def test_a_patient_id_in_any_alphabet_is_one_patient_whoever_looked_at_it(write) -> None:
+    films = [chest.film(64, 48, uid_seed=f"{k}", SpecificCharacterSet="ISO_IR 192", PatientID="患者7") for k in "ab"]
+    first, second = map(as_sent, films)
+    assert first.PatientID == "患者7"
+
+    writer = measurement_report.create(chest.CARD, content_datetime=chest.AT, station=chest.STATION)
+    (report,) = writer.write(REFUSAL, [first, second], chest.uid)
+
+    assert as_sent(report).PatientID == "患者7"
 
 
 @pytest.mark.parametrize("films", [1, 2])
