@@ -131,7 +131,7 @@ def answer(study_instance_uid: str, analysis: Analysis, candidates: bool = False
                 "value": m.value,
                 "unit": m.unit.value,
             }
-            for m in (*analysis.measurements, *(m for f in analysis.findings for m in f.measurements))
+            for m in dict.fromkeys((*analysis.measurements, *(m for f in analysis.findings for m in f.measurements)))
         ],
         "seconds": round(analysis.seconds, 3),
     }
