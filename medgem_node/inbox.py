@@ -119,6 +119,6 @@ def _patient(header: Dataset) -> str:
 def _text(header: Dataset, keyword: str) -> str:
     try:
         value = header.get(keyword)
-    except (ValueError, TypeError, AttributeError, OverflowError, NotImplementedError, LookupError, OSError) as exc:
+    except part10.UNPARSABLE as exc:
         raise NotUnderstood(f"{keyword} cannot be read ({type(exc).__name__})") from exc
     return "" if value is None else str(value).strip("\0 ")

@@ -10,16 +10,24 @@ from io import BytesIO
 from typing import Any
 
 from pydicom import Dataset, dcmread
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.filereader import _read_file_meta_info, read_preamble
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from medgem_node.errors import NotUnderstood
 
-_UNPARSABLE = (
-    InvalidDicomError, AttributeError, EOFError, IndexError, KeyError, LookupError, NotImplementedError, OSError,
-    OverflowError, RecursionError, TypeError, UnicodeError, ValueError, struct.error, MemoryError,
-    zlib.error,
+UNPARSABLE = (
+    BytesLengthException, InvalidDicomError, AttributeError, EOFError, IndexError, KeyError, LookupError,
+    NotImplementedError, OSError, OverflowError, RecursionError, TypeError, UnicodeError, ValueError, struct.error,
+    MemoryError, zlib.error,
 )  # fmt: skip
-"""What pydicom 3.0.2 raises for bytes that are no DICOM; it has no base class of its own for them."""
+"""What pydicom 3.0.2 raises for bytes that are no DICOM, when they are read or when a value is first looked at; it has
+no base class of its own for them."""
+
+MAXIMUM_INFLATED_BYTES = 256 << 20
+"""Of a deflated data set: one megabyte on the wire can hold a gigabyte of zeros."""
+
+_CHUNK_BYTES = 4 << 20
 
 
 def encode(dataset: Dataset) -> bytes:
@@ -34,7 +42,23 @@ def decode(data: bytes, *, headers_only: bool = False, tags: Iterable[Any] | Non
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # strangers' values break rules; what matters is checked where it is used
+            _check_inflated(data)
             return dcmread(BytesIO(data), stop_before_pixels=headers_only, specific_tags=list(tags) if tags else None)
-    except _UNPARSABLE as exc:
+    except UNPARSABLE as exc:
         # `from None`: the cause may quote a value of the header
         raise NotUnderstood(f"the data set cannot be parsed ({type(exc).__name__})") from None
+
+
+def _check_inflated(data: bytes) -> None:
+    """Count what a deflated data set holds, piece by piece, before pydicom inflates it in one."""
+    file = BytesIO(data)
+    read_preamble(file, False)
+    if _read_file_meta_info(file).get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+        return
+    packer = zlib.decompressobj(-zlib.MAX_WBITS)
+    rest, size = data[file.tell() :], 0
+    while rest and not packer.eof:
+        size += len(packer.decompress(rest, _CHUNK_BYTES))
+        rest = packer.unconsumed_tail
+        if size > MAXIMUM_INFLATED_BYTES:
+            raise NotUnderstood(f"the deflated data set holds more than {MAXIMUM_INFLATED_BYTES >> 20} MB")

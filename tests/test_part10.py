@@ -1,0 +1,118 @@
+"""Part 10 files there and back, and bytes that are none."""
+
+from __future__ import annotations
+
+import random
+import resource
+import zlib
+from contextlib import suppress
+
+import pytest
+from harness import wire
+from pydicom import Dataset
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from medgem_node import part10, testing
+from medgem_node.errors import NotUnderstood
+
+
+def small_film() -> Dataset:
+    return testing.dx_instance(testing.chest_film(rows=64, columns=64))
+
+
+def deflated(*parts: bytes) -> bytes:
+    """A Part 10 file whose deflated data set is made of `parts`."""
+    empty = Dataset()
+    empty.file_meta = small_film().file_meta
+    empty.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    head = part10.encode(empty)
+    head = head[: 144 + int(part10.decode(head).file_meta.FileMetaInformationGroupLength)]
+    return head + b"".join(packer.compress(part) for part in parts) + packer.flush()
+
+
+def test_what_is_written_is_read_again() -> None:
+    film = small_film()
+
+    again = part10.decode(part10.encode(film))
+
+    assert again == film
+    assert again.file_meta.TransferSyntaxUID == film.file_meta.TransferSyntaxUID
+
+
+def test_headers_come_without_pixels() -> None:
+    header = part10.decode(part10.encode(small_film()), headers_only=True)
+
+    assert "PixelData" not in header
+    assert header.Rows == 64
+
+
+def test_tags_limit_what_is_read() -> None:
+    found = part10.decode(part10.encode(small_film()), tags=["Modality"])
+
+    assert {e.keyword for e in found} == {"SpecificCharacterSet", "Modality"}
+
+
+def test_the_same_data_set_gives_the_same_bytes() -> None:
+    film = small_film()
+
+    assert part10.encode(film) == part10.encode(film)
+
+
+def test_a_deflated_data_set_is_read() -> None:
+    assert part10.decode(deflated(wire.encoded(small_film()))).Rows == 64
+
+
+@pytest.fixture(scope="module")
+def bomb() -> bytes:
+    size = part10.MAXIMUM_INFLATED_BYTES
+    zeros = [bytes(1 << 20)] * (size >> 20)
+    return deflated(wire.encoded(small_film()), wire.element(0x7FE10010, "OB", b"", size), *zeros)
+
+
+@pytest.mark.parametrize("headers_only", [True, False])
+def test_a_deflated_bomb_is_refused_before_it_is_inflated(bomb: bytes, headers_only: bool) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    with pytest.raises(NotUnderstood, match="more than 256 MB"):
+        part10.decode(bomb, headers_only=headers_only)
+
+    assert len(bomb) < 1 << 20
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KB
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"DICM", b"\0" * 128 + b"DICM", b"\0" * 999, b"\0" * 128 + b"DICM" + b"\xff" * 999, b"<html>" * 99],
+    ids=["empty", "prefix", "preamble", "zeros", "ones", "text"],
+)
+def test_bytes_that_are_no_dicom_give_no_instance(data: bytes) -> None:
+    try:
+        understood = part10.decode(data)
+    except NotUnderstood:
+        return
+
+    assert len(understood) < 3  # ones and zeros read as elements are none that a study could be filed by
+    assert "SOPInstanceUID" not in understood
+
+
+def test_a_broken_deflated_data_set_is_not_understood() -> None:
+    with pytest.raises(NotUnderstood):
+        part10.decode(deflated(wire.encoded(small_film()))[:-99])
+
+
+@pytest.mark.parametrize("implicit", [False, True])
+def test_damaged_bytes_are_understood_or_not_but_never_anything_else(implicit: bool) -> None:
+    film = small_film()
+    if implicit:
+        film.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    whole = part10.encode(film)[:2000]
+    chance = random.Random(4711)
+
+    for _ in range(300):
+        damaged = bytearray(whole[: chance.randrange(len(whole))] if chance.random() < 0.5 else whole)
+        for _ in range(chance.randrange(9) if damaged else 0):
+            damaged[chance.randrange(len(damaged))] = chance.randrange(256)
+        for headers_only in (True, False):
+            with suppress(NotUnderstood):
+                part10.decode(bytes(damaged), headers_only=headers_only)
