@@ -161,7 +161,7 @@ def _legend(analysis: Analysis, uid: str, colour_of: Mapping[Measurement, RGB]) 
         *found,
         *numbers,
         *((label, colour) for label, colour in of_mask.items() if label not in named),
-    ] + [(f"{_SCALE}{h.meaning or h.label}", _PLAIN) for h in analysis.heatmaps if uid in h.images]
+    ] + [(f"{_SCALE}less to more: {h.meaning or h.label}", _PLAIN) for h in analysis.heatmaps if uid in h.images]
 
 
 class _Pen:

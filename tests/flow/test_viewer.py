@@ -46,6 +46,7 @@ def test_the_viewer_shows_findings_segments_and_heatmap_of_a_film(orthanc: pacs.
     )
 
     assert seen["missing"] == []
+    assert len(seen["measurements"]) == 5
     labels = {m["label"] for m in seen["measurements"]}
     assert "Cardiomegaly 71%, Cardiothoracic ratio 0.55" in labels
     segments = {s["label"] for seg in seen["segmentations"] for s in seg["segments"]}

@@ -45,7 +45,8 @@ async function press() {              // OHIF's own button, else nothing
   for (const sel of ['button:has-text("Yes")', '[data-cy="yes-hydrate-btn"]']) {
     const b = page.locator(sel).first();
     if (await b.count() && await b.isVisible()) {
-      try { await b.click({ timeout: 8000 }); return sel; } catch (e) { R.warnings.push(`${sel}: ${String(e).slice(0, 120)}`); }
+      // the mouse waits for a still page, and its click may come through although it gave up: then all is there twice
+      try { await b.evaluate(e => e.click()); return sel; } catch (e) { R.warnings.push(`${sel}: ${String(e).slice(0, 120)}`); }
     }
   }
   return null;
