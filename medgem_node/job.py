@@ -24,8 +24,8 @@ class JobState(StrEnum):
     SUBMITTED = "submitted"  # an engine has it until the lease ends
     ANALYSED = "analysed"  # its outcome was collected
     PUBLISHED = "published"  # its results lie in the archive, deliveries are open
-    DONE = "done"  # every delivery ended
-    FAILED = "failed"  # given up, with a reason; the results say so and go out all the same
+    DONE = "done"  # every delivery ended, or nobody wants the results
+    FAILED = "failed"  # not even the report "not analysed" could be written
 
     @property
     def ups_state(self) -> str:
@@ -40,7 +40,7 @@ class JobState(StrEnum):
 TRANSITIONS: dict[JobState, frozenset[JobState]] = {
     JobState.QUEUED: frozenset({JobState.SUBMITTED}),
     JobState.SUBMITTED: frozenset({JobState.ANALYSED, JobState.QUEUED}),
-    JobState.ANALYSED: frozenset({JobState.PUBLISHED, JobState.FAILED}),
+    JobState.ANALYSED: frozenset({JobState.PUBLISHED, JobState.DONE, JobState.FAILED}),
     JobState.PUBLISHED: frozenset({JobState.DONE}),
     JobState.DONE: frozenset(),
     JobState.FAILED: frozenset(),

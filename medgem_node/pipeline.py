@@ -10,15 +10,17 @@ scheduler in `node.py` only calls the steps, and a step that moved something wak
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import groupby
+from pathlib import Path
 from typing import TypeVar
 
 from medgem_node import part10, routing
 from medgem_node.audit import Audit
-from medgem_node.card import find_card
+from medgem_node.card import ModelCard, find_card
 from medgem_node.config import Config
 from medgem_node.deid.pseudonym import Pseudonyms
 from medgem_node.errors import EngineUnavailable, MedgemError, NotStored, NotUnderstood
@@ -29,7 +31,7 @@ from medgem_node.preparation import prepare_job
 from medgem_node.publication import CannotPublish, publish_job
 from medgem_node.rule import Rule
 from medgem_node.seams import Destination, Engine, Store
-from medgem_node.study import Study, StudyState, newest
+from medgem_node.study import Instance, Study, StudyState, newest
 
 log = logging.getLogger(__name__)
 
@@ -88,11 +90,11 @@ class Pipeline:
             try:
                 moved += step(thing, now)
             except Exception as exc:  # an edge: one study in trouble must not hold up the others; it is tried again
-                trouble = f"{step.__name__[1:]}: {type(exc).__name__}"
-                if isinstance(exc, MedgemError):
-                    trouble += f": {exc}"
+                # no traceback: its last line is what the exception says, and that may be a name
+                what = str(exc) if isinstance(exc, MedgemError) else f"at {_place(exc)}"
+                trouble = f"{step.__name__[1:]}: {type(exc).__name__} {what}"
                 if trouble not in self.troubles:
-                    log.error("%s", trouble, exc_info=log.isEnabledFor(logging.DEBUG))
+                    log.error("%s", trouble)
                     self.troubles.add(trouble)
         return moved
 
@@ -117,6 +119,8 @@ class Pipeline:
             return self._move(study, StudyState.HELD, now, reason="its rule is no longer configured")
         card = find_card(self.config.models, match.rule.model, match.rule.version)
         chosen = [i for i in newest(study.instances) if i.sop_instance_uid in match.sop_instance_uids]
+        if earlier := self._job_of_same_images(study, card, chosen):
+            return self._move(study, StudyState.PREPARED, now, reason=f"the same images as in {earlier}")
         job = prepare_job(study, match.rule, card, chosen, self.archive, self.exchange, self.pseudonyms, now)
         if not self.ledger.open_job(study, job):  # a late image came between: the study is receiving again
             self.exchange.delete(f"inputs/{job.job.job_id}")
@@ -184,8 +188,9 @@ class Pipeline:
         headers = {}
         for instance in newest(study.instances):
             try:
-                data = self.archive.get(instance.key)
-                headers[instance.sop_instance_uid] = part10.decode(data, headers_only=True)
+                header = part10.decode(self.archive.get(instance.key), headers_only=True)
+                part10.check(header, routing.keywords(rules))
+                headers[instance.sop_instance_uid] = header
             except (NotStored, NotUnderstood) as exc:
                 log.warning("an instance of %d bytes cannot be read: %s; left out", instance.size_bytes, exc)
         return routing.match(headers, study.called_ae, rules)
@@ -198,6 +203,14 @@ class Pipeline:
         match = self._match(study, self.config.rules)
         own = match.rule.quiet_seconds if match else -1.0
         return own if own >= 0 else self.config.pipeline.quiet_seconds
+
+    def _job_of_same_images(self, study: Study, card: ModelCard, chosen: Sequence[Instance]) -> str:
+        """What else came (a report, another series) is nothing new for the model: it would say the same again."""
+        keys = tuple(instance.key for instance in chosen)
+        for job in self.ledger.jobs(study=study.study_instance_uid):
+            if (job.job.model, job.job.version, job.originals) == (card.name, card.version, keys):
+                return f"revision {job.study_revision}"
+        return ""
 
     def _outcome(self, job: LedgerJob) -> Outcome | None:
         if not self.exchange.exists(job.job.outcome_key):
@@ -221,6 +234,11 @@ class Pipeline:
         due_at = now + timedelta(seconds=self.config.engine.retry_seconds)
         changes = {"attempt": job.job.attempt + 1, "due_at": due_at, "lease_until": None, "reason": failure.reason}
         return self.ledger.move_job(job, JobState.QUEUED, **changes)
+
+
+def _place(exc: Exception) -> str:
+    frame = traceback.extract_tb(exc.__traceback__)[-1]
+    return f"{Path(frame.filename).name}:{frame.lineno}"
 
 
 STEPS: tuple[Callable[[Pipeline, datetime], int], ...] = (

@@ -92,8 +92,8 @@ class Study:
         return (now - self.received_at).total_seconds() >= quiet_seconds
 
     def mixes_patients(self) -> bool:
-        """Whether its instances name more than one patient: then no result may be written."""
-        return len({i.patient_key for i in self.instances}) > 1
+        """Whether its instances, as they are now, name more than one patient: then no result may be written."""
+        return len({i.patient_key for i in newest(self.instances)}) > 1
 
 
 def newest(instances: Sequence[Instance]) -> tuple[Instance, ...]:

@@ -15,9 +15,10 @@ from typing import Any
 from sqlalchemy import Connection, Row, create_engine, event, func, insert, select, update
 from sqlalchemy.engine import Engine
 
-from medgem_node.job import Delivery, DeliveryState, Job, JobState
+from medgem_node.job import TRANSITIONS, Delivery, DeliveryState, Job, JobState
 from medgem_node.ledger import tables as t
 from medgem_node.ledger.migrations import upgrade
+from medgem_node.study import TRANSITIONS as STUDY_TRANSITIONS
 from medgem_node.study import Instance, Study, StudyState
 
 
@@ -104,6 +105,12 @@ class Ledger:
         with self._engine.connect() as connection:
             return connection.scalar(query) is not None
 
+    def is_result(self, sop_instance_uid: str) -> bool:
+        """Whether this node made that object."""
+        query = select(t.result.c.job_id).where(t.result.c.sop_instance_uid == sop_instance_uid)
+        with self._engine.connect() as connection:
+            return connection.scalar(query) is not None
+
     def studies(self, *states: StudyState) -> tuple[Study, ...]:
         """The studies in one of `states` (none: all), longest waiting first, each with its instances."""
         query = select(t.study).order_by(t.study.c.received_at, t.study.c.study_instance_uid)
@@ -155,6 +162,7 @@ class Ledger:
 
     def move_job(self, seen: LedgerJob, state: JobState, **changes: Any) -> bool:
         """Move a job on, with `changes` of its columns; False when it is no longer as it was `seen`."""
+        assert state in TRANSITIONS[seen.state], f"a job that is {seen.state} cannot become {state}"
         statement = (
             update(t.job)
             .where(
@@ -179,6 +187,7 @@ class Ledger:
         """Know the results of a job and open their deliveries; a job that nobody wants is done at once."""
         job_id = seen.job.job_id
         state = JobState.PUBLISHED if seen.send_to and results else JobState.DONE
+        assert state in TRANSITIONS[seen.state], f"a job that is {seen.state} cannot become {state}"
         with self._write.begin() as connection:
             moved = connection.execute(
                 update(t.job).where(t.job.c.job_id == job_id, t.job.c.state == seen.state).values(state=state)
@@ -248,6 +257,7 @@ class Ledger:
                 )
 
 
+_ANSWER = ("analysed_at", "reason", "detail")  # of a job that is answered as soon as it is opened
 _INSTANCE_FIELDS = [c.name for c in t.instance.columns if c.name != "instance_id"]
 
 
@@ -278,6 +288,7 @@ def _touch_study(connection: Connection, study_instance_uid: str, now: datetime)
 
 
 def _move(connection: Connection, seen: Study, state: StudyState, *, rule: str, reason: str) -> bool:
+    assert state in STUDY_TRANSITIONS[seen.state], f"a study that is {seen.state} cannot become {state}"
     revision = seen.revision + 1 if state is StudyState.COMPLETE else seen.revision
     statement = (
         update(t.study)
@@ -324,7 +335,7 @@ def _job_fields(job: LedgerJob) -> dict[str, Any]:
         "send_to": json.dumps(job.send_to),
         **{
             name: getattr(job, name)
-            for name in ("study_instance_uid", "study_revision", "rule", "state", "created_at", "due_at")
+            for name in ("study_instance_uid", "study_revision", "rule", "state", "created_at", "due_at", *_ANSWER)
         },
     }
 

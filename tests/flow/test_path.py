@@ -145,6 +145,42 @@ def test_a_late_image_makes_another_revision_with_objects_of_its_own(make_config
         assert len(set(pacs.instances) - first) == 3
 
 
+def test_results_that_a_pacs_routes_back_to_us_are_not_answered_again(make_config: MakeConfig) -> None:
+    with FakePacs() as pacs, whole(make_config({"PACS": pacs.url})) as us:
+        us.receive(testing.dx_instance(ViewPosition="LL"))
+        us.run()
+        us.receive(*pacs.instances.values())
+        us.run()
+
+        assert len(pacs.arrivals) == 1
+        assert us.node.ledger.studies()[0].revision == 1
+
+
+def test_a_late_object_that_the_model_does_not_look_at_changes_nothing(make_config: MakeConfig) -> None:
+    film = testing.dx_instance(ViewPosition="LL")
+    with FakePacs() as pacs, whole(make_config({"PACS": pacs.url})) as us:
+        us.receive(film)
+        us.run()
+        us.receive(testing.ct_study(1, StudyInstanceUID=film.StudyInstanceUID, PatientID=film.PatientID)[0])
+        us.run()
+
+        assert len(pacs.arrivals) == 1
+        (study,) = us.node.ledger.studies()
+        assert (study.revision, study.reason) == (2, "the same images as in revision 1")
+
+
+def test_a_corrected_patient_releases_a_study(make_config: MakeConfig) -> None:
+    film = testing.dx_instance(ViewPosition="LL", PatientID="WRONG")
+    with FakePacs() as pacs, whole(make_config({"PACS": pacs.url})) as us:
+        us.receive(film)
+        us.run()
+        film.PatientID = "RIGHT"
+        us.receive(film)
+        us.run()
+
+        assert [a.dataset.PatientID for a in pacs.arrivals] == ["WRONG", "RIGHT"]
+
+
 def test_a_pacs_that_is_down_gets_everything_once_when_it_is_back(make_config: MakeConfig, film: Dataset) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
