@@ -12,9 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 from pydicom import Dataset
 from pydicom.multival import MultiValue
 from pydicom.pixels.processing import apply_rescale
-from pydicom.pixels.utils import pixel_array
 
-from medgem_node.errors import Unreadable
+from medgem_node import frame
 from medgem_node.finding import Analysis, Finding, Mask, Measurement
 from medgem_node.outline import outlines
 
@@ -29,14 +28,12 @@ _HEAT_FROM, _HEAT_OPACITY = 0.2, 0.55
 
 
 def grey(original: Dataset) -> NDArray[np.uint8]:
-    """The first frame as (rows, columns), 0 black to 255 white, by its own window or its 1st to 99th percentile.
+    """The frame as (rows, columns), 0 black to 255 white, by its own window or its 1st to 99th percentile.
 
-    Raises Unreadable.
+    Raises Unreadable, NotApplicable.
     """
-    try:
-        stored = pixel_array(original, index=0)
-    except Exception as exc:  # decoders raise whatever they like
-        raise Unreadable("pixels", f"the pixels cannot be decoded: {type(exc).__name__}") from exc
+    with frame.coded("pixel-data", "the pixels cannot be decoded"):
+        stored = frame.decoded(original)
     if stored.ndim == 3:
         stored = stored.mean(axis=-1)
     padding = _padding(original, stored)

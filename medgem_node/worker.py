@@ -26,9 +26,9 @@ from pydicom import Dataset, dcmread
 
 from medgem_node import plug
 from medgem_node.card import ModelCard, find_card, read_card
-from medgem_node.detector.frame import coded
 from medgem_node.errors import ModelRejected, NotAnalysable
 from medgem_node.finding import Analysis, not_analysed
+from medgem_node.frame import coded
 from medgem_node.job import Failure, Job, Outcome, encode_outcome
 from medgem_node.seams import Detector, Store
 

@@ -16,8 +16,8 @@ from pydicom import Dataset, uid
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
-from medgem_node.detector.frame import coded
 from medgem_node.errors import ModelRejected, NotApplicable
+from medgem_node.frame import coded
 
 _CHEST = (
     codes.SCT.Chest,

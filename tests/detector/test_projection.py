@@ -17,7 +17,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.tag import Tag
 
-from medgem_node.detector import frame
+from medgem_node import frame
 from medgem_node.detector.preprocess import to_tensor
 from medgem_node.detector.readers.projection import Radiograph, read
 from medgem_node.errors import NotAnalysable, NotApplicable, Unreadable

@@ -15,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 
-from medgem_node.detector import frame
+from medgem_node import frame
 from medgem_node.detector.selection import text
 from medgem_node.errors import NotApplicable, Unreadable
 
 _LUMINANCE = np.array((0.299, 0.587, 0.114), np.float32)  # ITU-R BT.601
 _COLOURED = 0.06  # channels further apart than this part of the range show a colour
 _COLOURED_PIXELS = 0.01  # a coloured side marker is forgiven, a colour map is not
+MIN_SIDE = 64  # below this a film shows nothing that can be judged
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,6 +54,8 @@ def read(instance: Dataset) -> Radiograph:
     """
     with frame.coded("pixel-data", "the pixel data cannot be decoded"):
         stored = frame.decoded(instance)
+    if min(stored.shape[:2]) < MIN_SIDE:
+        raise Unreadable("image-size", f"{stored.shape[0]} x {stored.shape[1]} pixels; a film has {MIN_SIDE} a side")
     with frame.coded("header", "the header cannot be read"):
         exposed = None
         if stored.ndim == 3:

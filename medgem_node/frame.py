@@ -22,7 +22,6 @@ from pydicom.pixels.utils import pixel_array
 from medgem_node.errors import NotAnalysable, NotApplicable, Unreadable
 
 MAX_PIXELS = 100_000_000  # the largest flat panels and film scanners stay below 50 million
-MIN_SIDE = 64  # below this a film shows nothing that can be judged
 
 _DECODERS: dict[str, str] = {
     uid.RLELossless: "pydicom",
@@ -98,11 +97,8 @@ def _checked_size(instance: Dataset) -> tuple[int, int, int]:
     if int(instance.get("NumberOfFrames") or 1) > 1:
         raise NotApplicable("multi-frame", f"the image has {int(instance.NumberOfFrames)} frames; one is expected")
     rows, columns, samples = (int(instance.get(keyword) or 0) for keyword in ("Rows", "Columns", "SamplesPerPixel"))
-    if min(rows, columns) < MIN_SIDE or rows * columns > MAX_PIXELS:
-        raise Unreadable(
-            "image-size",
-            f"{rows} x {columns} pixels; a film has {MIN_SIDE} or more on each side, {MAX_PIXELS} at most in all",
-        )
+    if min(rows, columns) < 1 or rows * columns > MAX_PIXELS:
+        raise Unreadable("image-size", f"{rows} x {columns} pixels; an image has {MAX_PIXELS} at most")
     if instance.PhotometricInterpretation not in _PHOTOMETRIC.get(samples, ()):
         raise Unreadable("pixel-data", f"{samples} samples to a pixel, or an unknown photometric interpretation")
     if instance.BitsAllocated not in (8, 16, 32):
