@@ -43,10 +43,22 @@ def decode(data: bytes, *, headers_only: bool = False, tags: Iterable[Any] | Non
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # strangers' values break rules; what matters is checked where it is used
             _check_inflated(data)
-            return dcmread(BytesIO(data), stop_before_pixels=headers_only, specific_tags=list(tags) if tags else None)
+            found = dcmread(BytesIO(data), stop_before_pixels=headers_only, specific_tags=list(tags) if tags else None)
     except UNPARSABLE as exc:
         # `from None`: the cause may quote a value of the header
         raise NotUnderstood(f"the data set cannot be parsed ({type(exc).__name__})") from None
+    if not found and not tags:  # so answers pydicom 3.0.2 a data set that ends too early, whatever stood before
+        raise NotUnderstood("the data set is empty or ends too early")
+    return found
+
+
+def check(dataset: Dataset, keywords: Iterable[str]) -> None:
+    """Parse these values, which pydicom does when one is first looked at. Raises NotUnderstood."""
+    for keyword in keywords:
+        try:
+            dataset.get(keyword)
+        except UNPARSABLE as exc:
+            raise NotUnderstood(f"{keyword} cannot be read ({type(exc).__name__})") from None
 
 
 def _check_inflated(data: bytes) -> None:

@@ -10,7 +10,8 @@ from contextlib import suppress
 import pytest
 from harness import wire
 from pydicom import Dataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.encaps import encapsulate
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless
 
 from medgem_node import part10, testing
 from medgem_node.errors import NotUnderstood
@@ -26,8 +27,7 @@ def deflated(*parts: bytes) -> bytes:
     empty.file_meta = small_film().file_meta
     empty.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-    head = part10.encode(empty)
-    head = head[: 144 + int(part10.decode(head).file_meta.FileMetaInformationGroupLength)]
+    head = part10.encode(empty)[:-2]  # nothing deflates to two bytes
     return head + b"".join(packer.compress(part) for part in parts) + packer.flush()
 
 
@@ -94,6 +94,18 @@ def test_bytes_that_are_no_dicom_give_no_instance(data: bytes) -> None:
 
     assert len(understood) < 3  # ones and zeros read as elements are none that a study could be filed by
     assert "SOPInstanceUID" not in understood
+
+
+def test_pixels_without_end_do_not_pass_for_an_empty_data_set() -> None:
+    film = small_film()
+    film.PixelData = encapsulate([b"x" * 90])
+    film["PixelData"].is_undefined_length = True
+    film.file_meta.TransferSyntaxUID = JPEG2000Lossless
+    data = part10.encode(film)[:-40]
+
+    with pytest.raises(NotUnderstood):
+        part10.decode(data)
+    assert part10.decode(data, headers_only=True).PatientID == film.PatientID
 
 
 def test_a_broken_deflated_data_set_is_not_understood() -> None:
