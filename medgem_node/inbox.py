@@ -58,6 +58,9 @@ class Inbox:
         """
         self._check_room(received)
         instance = self._understood(received, now)
+        if self.ledger.is_result(instance.sop_instance_uid):
+            log.debug("one of our own results came back; it is in the archive already")  # not an image of the study
+            return instance
         if self.ledger.knows(instance.study_instance_uid, instance.sop_instance_uid, instance.sha256):
             log.debug("instance received again, %d bytes: known already", instance.size_bytes)
             return instance
@@ -117,8 +120,6 @@ def _patient(header: Dataset) -> str:
 
 
 def _text(header: Dataset, keyword: str) -> str:
-    try:
-        value = header.get(keyword)
-    except part10.UNPARSABLE as exc:
-        raise NotUnderstood(f"{keyword} cannot be read ({type(exc).__name__})") from exc
+    part10.check(header, [keyword])
+    value = header.get(keyword)
     return "" if value is None else str(value).strip("\0 ")

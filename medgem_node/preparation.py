@@ -35,10 +35,11 @@ def prepare_job(
     keys: list[str] = []
     reason = ""
     for instance in chosen:
+        original = archive.get(instance.key)
         try:
-            copy = deidentify_bytes(archive.get(instance.key), pseudonyms)
-        except CannotDeidentify as exc:
-            reason = reason or str(exc)
+            copy = deidentify_bytes(original, pseudonyms)
+        except Exception as exc:  # an edge: whatever a stranger's header leads to, the image stays and is answered for
+            reason = reason or (str(exc) if isinstance(exc, CannotDeidentify) else type(exc).__name__)
             continue
         keys.append(f"inputs/{job_id}/{pseudonyms.uid(instance.sop_instance_uid)}.dcm")
         exchange.put(keys[-1], copy)

@@ -16,7 +16,7 @@ from medgem_node import part10, plug
 from medgem_node.card import ModelCard, find_card
 from medgem_node.config import Config
 from medgem_node.deid.pseudonym import Pseudonyms
-from medgem_node.errors import MedgemError
+from medgem_node.errors import MedgemError, NotUnderstood
 from medgem_node.evidence import Station
 from medgem_node.finding import Analysis, not_analysed
 from medgem_node.job import Outcome
@@ -53,7 +53,7 @@ def publish_job(
 
     When the analysis cannot be written, the answer is that it could not: no study goes without one.
     """
-    originals = [part10.decode(archive.get(key)) for key in job.originals]
+    originals = [_original(archive.get(key)) for key in job.originals]
     card = find_card(config.models, job.job.model, job.job.version)
     uid = result_uid(pseudonyms, job.study_instance_uid, job.study_revision, job.job.model, job.job.version)
     at = job.analysed_at or job.created_at
@@ -100,6 +100,14 @@ def write_objects(
             objects.append(thing)
             evidence.append(thing)
     return tuple(objects)
+
+
+def _original(data: bytes) -> Dataset:
+    """An original, or its header when there is no parsing its pixels: enough to say that it was not analysed."""
+    try:
+        return part10.decode(data)
+    except NotUnderstood:
+        return part10.decode(data, headers_only=True)
 
 
 def _analysis(job: LedgerJob, outcome: Outcome | None, original_uid: dict[str, str]) -> Analysis:
