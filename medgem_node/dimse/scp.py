@@ -5,22 +5,28 @@ from __future__ import annotations
 import errno
 import logging
 import socket
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any
 
 from pydicom import Dataset
 from pynetdicom import AE, _config, evt
+from pynetdicom.association import Association
 from pynetdicom.dsutils import encode_file_meta
 
 from medgem_node.config import ReceiveSection
 from medgem_node.dimse import contexts
-from medgem_node.errors import ConfigError, MedgemError
+from medgem_node.errors import ConfigError, MedgemError, OutOfResources
 
 log = logging.getLogger(__name__)
 
 PROCESSING_FAILURE = 0x0110
 """PS3.7 C.5.13; for what we cannot name."""
+
+_LONGEST_PDU_BYTES = 64 << 20  # far above what we offer; a length of 4 GB is an attack or a lost byte
+_LONGEST_COMMAND_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +48,10 @@ class Acceptor:
     def __init__(self, title: str, options: ReceiveSection, receive: Callable[[Received], None]) -> None:
         self._titles = {title, *options.called_ae}
         self._receive = receive
+        self._maximum_instance_bytes = options.maximum_instance_mb << 20
+        self._idle_seconds = options.idle_seconds
         _config.LOG_HANDLER_LEVEL = "none"  # pynetdicom's own log lines hold UIDs and names
-        ae = AE(ae_title=title)
+        ae = _Entity(ae_title=title)
         ae.require_called_aet = "*" not in self._titles
         ae.require_calling_aet = list(options.calling_ae)
         ae.maximum_associations = options.maximum_associations
@@ -53,8 +61,9 @@ class Acceptor:
         ae.acse_timeout = options.idle_seconds
         ae.supported_contexts = contexts.accepted()
         handlers = [
-            (evt.EVT_CONN_OPEN, _send_at_once),
+            (evt.EVT_CONN_OPEN, self._prepare_connection),
             (evt.EVT_REQUESTED, self._answer_to_our_titles),
+            (evt.EVT_PDU_RECV, self._keep_within_limits),
             (evt.EVT_REJECTED, _log_rejected),
             (evt.EVT_C_STORE, self._store),
         ]
@@ -72,6 +81,31 @@ class Acceptor:
         """End every association and the listening."""
         self._server.shutdown()
 
+    def _prepare_connection(self, event: evt.Event) -> None:
+        connection: Any = event.assoc.dul.socket
+        # an answer in two small writes would wait 40 ms for the peer's delayed acknowledgement
+        connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # pynetdicom 3.0.4 waits without end for the rest of a PDU, and such an association counts until a restart
+        connection.socket.settimeout(self._idle_seconds)
+        receive: Callable[[int], bytearray] = connection.recv
+
+        def receive_bounded(size_bytes: int) -> bytearray:
+            if size_bytes > _LONGEST_PDU_BYTES:
+                raise ConnectionAbortedError("PDU too long")
+            return receive(size_bytes)
+
+        connection.recv = receive_bounded
+
+    def _keep_within_limits(self, event: evt.Event) -> None:
+        """What grows above the limit is counted no further and not kept; `_store` then answers 0xA700."""
+        message = event.assoc.dimse.message
+        if message is None:
+            return
+        if message.data_set.tell() > self._maximum_instance_bytes:
+            message.data_set = _Overflow()
+        if message.encoded_command_set.tell() > _LONGEST_COMMAND_BYTES:
+            message.encoded_command_set = _Overflow()  # cannot be decoded then, which ends the association
+
     def _answer_to_our_titles(self, event: evt.Event) -> None:
         # pynetdicom compares the called title with one of ours; there may be several (PS3.8 9.3.4, diagnostic 7)
         called = event.assoc.requestor.primitive.called_ae_title.strip()
@@ -80,6 +114,8 @@ class Acceptor:
 
     def _store(self, event: evt.Event) -> int | Dataset:
         try:
+            if isinstance(event.request.DataSet, _Overflow):
+                raise OutOfResources("instance is larger than receive.maximum_instance_mb allows")
             self._receive(_received(event))
         except MedgemError as exc:
             log.warning("instance refused with 0x%04X: %s", exc.dimse_status, exc)
@@ -88,6 +124,24 @@ class Acceptor:
             log.error("instance refused with 0x%04X: %s", PROCESSING_FAILURE, type(exc).__name__)
             return _status(PROCESSING_FAILURE, f"internal error: {type(exc).__name__}")
         return 0x0000
+
+
+class _Entity(AE):  # type: ignore[misc]
+    """Counts associations and not connections: who connects and says nothing keeps nobody out."""
+
+    @property
+    def active_associations(self) -> list[Association]:
+        """Those that are established, and the one that asks."""
+        asking = threading.current_thread()
+        return [a for a in super().active_associations if a.is_established or a is asking]
+
+
+class _Overflow(BytesIO):
+    """Takes the rest of what is too large, and keeps none of it."""
+
+    def write(self, data: Any) -> int:
+        """Forget `data`."""
+        return len(data)
 
 
 def _received(event: evt.Event) -> Received:
@@ -109,12 +163,6 @@ def _status(code: int, comment: str) -> Dataset:
     answer.Status = code
     answer.ErrorComment = comment.encode("ascii", "replace").decode("ascii").replace("\\", "/")[:64]
     return answer
-
-
-def _send_at_once(event: evt.Event) -> None:
-    # an answer in two small writes would wait 40 ms for the peer's delayed acknowledgement
-    connection: Any = event.assoc.dul.socket
-    connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _log_rejected(event: evt.Event) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import BytesIO
 
 from pydicom import Dataset
@@ -34,25 +36,23 @@ def element(tag: int, vr: str, value: bytes, length: int | None = None) -> bytes
     return head + (struct.pack("<xxL", length) if vr in LONG else struct.pack("<H", length)) + value
 
 
-def store(
-    peer: Peer,
-    data: bytes,
-    sop_class_uid: str,
-    sop_instance_uid: str,
-    syntax: str = ExplicitVRLittleEndian,
-    timeout_seconds: float = 60.0,
-) -> Dataset | None:
-    """C-STORE `data` as they are; the response, or None when there was none."""
+@contextmanager
+def sender(
+    peer: Peer, sop_class_uid: str, syntax: str = ExplicitVRLittleEndian, timeout_seconds: float = 60.0
+) -> Iterator[Callable[[bytes, str], Dataset]]:
+    """An association, and what sends `data` as they are under a SOP Instance UID and answers the response's status."""
     with scu.associate(peer, "MODALITY", [build_context(sop_class_uid, syntax)], timeout_seconds) as association:
-        request = C_STORE()
-        request.MessageID, request.Priority = 1, 2
-        request.AffectedSOPClassUID, request.AffectedSOPInstanceUID = sop_class_uid, sop_instance_uid
-        request.DataSet = BytesIO(data)
-        association.dimse.send_msg(request, association.accepted_contexts[0].context_id)
-        _, response = association.dimse.get_msg(block=True)
-    if response is None:
-        return None
-    answer = Dataset()
-    answer.Status = response.Status
-    answer.ErrorComment = getattr(response, "ErrorComment", None) or ""
-    return answer
+
+        def send(data: bytes, sop_instance_uid: str) -> Dataset:
+            request = C_STORE()
+            request.MessageID, request.Priority = 1, 2
+            request.AffectedSOPClassUID, request.AffectedSOPInstanceUID = sop_class_uid, sop_instance_uid
+            request.DataSet = BytesIO(data) if data else None
+            association.dimse.send_msg(request, association.accepted_contexts[0].context_id)
+            _, response = association.dimse.get_msg(block=True)
+            answer = Dataset()
+            answer.Status = response.Status if response else None
+            answer.ErrorComment = (getattr(response, "ErrorComment", None) or "") if response else "no answer"
+            return answer
+
+        yield send
