@@ -173,6 +173,7 @@ def now() -> datetime:
 
 def run_role(config: Config, role: str) -> None:
     """Run one role until SIGTERM or SIGINT."""
+    threading.excepthook = _log_dead_thread
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -318,3 +319,8 @@ def set_up_logging(level: str, file: Path | None = None) -> None:
             },
         }
     )
+
+
+def _log_dead_thread(what: threading.ExceptHookArgs) -> None:
+    # pynetdicom ends an association's thread so on bytes it cannot decode; a traceback would quote them
+    log.error("a thread ended on %s", what.exc_type.__name__)
