@@ -58,12 +58,12 @@ def _show(
     say: Callable[[str], None], film: Dataset, results: list[Dataset], after: dict[str, float], folder: Path
 ) -> bool:
     say("")
-    say(f"  {'came back':34}{'after':>8}  {'patient':22}file")
+    say(f"  {'came back':34}{'after':>8}  {'patient':24}file")
     for result in sorted(results, key=lambda r: after[str(r.SOPInstanceUID)]):
         name = _NAMES.get(result.Modality, result.Modality)
         patient = f"{result.PatientName} {result.PatientID}"
         file = folder / f"{result.Modality}-{result.SOPInstanceUID}.dcm"
-        say(f"  {name:34}{after[str(result.SOPInstanceUID)]:6.1f} s  {patient:22}{file}")
+        say(f"  {name:34}{after[str(result.SOPInstanceUID)]:6.1f} s  {patient:24}{file}")
     missing = [_NAMES[m] for m in EXPECTED if m not in {r.Modality for r in results}]
     strangers = [r for r in results if (r.PatientID, r.PatientName) != (film.PatientID, film.PatientName)]
     for name in missing:
