@@ -83,7 +83,10 @@ class Recipe:
     """`train.toml`: what weights come from. The same recipe, data and seed give the same weights up to rounding."""
 
     seed: int
-    steps: int
+    cycle_ends: tuple[
+        int, ...
+    ]  # steps at which the learning rate has fallen to its end; each but the first starts at half
+    validation_joins: int  # from this step on, validation films are trained on too: choices are made before
     learning_rate: float
     warmup_steps: int
     weight_decay: float
@@ -93,6 +96,11 @@ class Recipe:
     split: Mapping[str, int]  # per cent of the patients
     augment: Mapping[str, float]
     sources: tuple[Source, ...]
+
+    @property
+    def steps(self) -> int:
+        """All of them."""
+        return self.cycle_ends[-1]
 
 
 def read_recipe(path: Path) -> Recipe:

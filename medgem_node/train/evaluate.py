@@ -7,6 +7,7 @@ is run once for a release.
 from __future__ import annotations
 
 import csv
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -179,12 +180,16 @@ def _agreement(found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> dict[str, 
 def _refused(cases: Sequence[Case]) -> dict[str, Any]:
     return {
         source: {
-            **proportion(sum(case.analysis is None for case in own), len(own)),
+            **_share_refused(own),
             "reasons": dict(Counter(case.reason for case in own if case.reason)),
-            "ratio_not_reported": sum(case.analysis is not None and np.isnan(case.ratio) for case in own),
+            "ratio_not_reported": sum(case.analysis is not None and math.isnan(case.ratio) for case in own),
         }
         for source, own in _by_source(cases)
     }
+
+
+def _share_refused(cases: Sequence[Case]) -> dict[str, float | int]:
+    return proportion(sum(case.analysis is None for case in cases), len(cases))
 
 
 def _turned(network: ChestNetwork, films: Sequence[Film], recipe: Recipe, card: ModelCard) -> dict[str, Any]:
@@ -198,8 +203,7 @@ def _turned(network: ChestNetwork, films: Sequence[Film], recipe: Recipe, card: 
         for film in chosen:
             grey, _ = augmented(prepared(film, network.config.size), network.config.size, recipe.augment, rng)
             cases.append(_case(network, replace(film, pixels=turned(grey, kind, rng), truth=None), card))
-        hits = sum(case.analysis is None for case in cases)
-        found[kind] = {**proportion(hits, len(cases)), "reasons": dict(Counter(c.reason for c in cases if c.reason))}
+        found[kind] = {**_share_refused(cases), "reasons": dict(Counter(c.reason for c in cases if c.reason))}
     return found
 
 
@@ -243,7 +247,10 @@ def _weak(network: ChestNetwork, source: Source, recipe: Recipe, data: Path, car
                 for name, value in (("labelled", 1), ("others", 0))
                 if (rows[:, 1] == value).any()
             },
-            "refused": proportion(sum(case.analysis is None for case in own), len(own)),
+            "refused": _share_refused(own),
+            "refused_no_finding": _share_refused(
+                [case for case in own if labels[f"{case.film.name}.jpg"]["nih_labels"] == "No Finding"]
+            ),
             "ratio_not_reported": proportion(
                 sum(case.analysis is not None and np.isnan(case.ratio) for case in own), len(own)
             ),

@@ -6,6 +6,7 @@ A checkpoint is tensors (safetensors) and a line of JSON beside them, replaced w
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -28,6 +29,7 @@ from medgem_node.detector.hiera import NetworkConfig
 from medgem_node.detector.measure import chest_lines
 from medgem_node.detector.network import ChestNetwork
 from medgem_node.detector.preprocess import to_tensor
+from medgem_node.detector.runtime import golden_case
 from medgem_node.errors import ConfigError
 from medgem_node.finding import Point
 from medgem_node.train.augment import augmented, prepared, turned
@@ -38,6 +40,7 @@ from medgem_node.train.metrics import dice
 _CHECKPOINT_SECONDS = 180
 _REPORT_STEPS = 25
 _VALIDATE_STEPS = 250
+_GOLDEN_TOLERANCE = 0.01  # of averaged probabilities: other kernels differ by 1e-4, other weights by 1e-1
 _STRIDE = 4  # of the heatmaps
 _SIGMA_CELLS = (1.25, 2.0)  # across and along: the border's side is what counts, its level is less certain
 
@@ -59,9 +62,12 @@ def train(
     recipe
         `train.toml`; the network's own table is read from `model.toml` beside it.
     out
-        Folder of `checkpoint.safetensors`, `checkpoint.json` and `weights.safetensors`.
+        Folder of the checkpoint, of `weights.safetensors` and of `golden.json`; to ship them, copy both into the
+        model's folder (`golden.json` into `golden/`) and write the weights' sha256 into `model.toml`.
+    threads
+        0: all cores.
     """
-    torch.set_num_threads(threads)
+    torch.set_num_threads(threads or os.cpu_count() or 1)
     plan = read_recipe(recipe)
     config = network_config(recipe)
     out.mkdir(parents=True, exist_ok=True)
@@ -69,13 +75,19 @@ def train(
     run = Run.new(plan, config)
     if resume and (out / "checkpoint.json").exists():
         run.load(out)
-    films = [prepared(film, config.size) for film in read_films(plan, data, "train", training=True)]
+    films, held_back = (
+        [prepared(film, config.size) for film in read_films(plan, data, split, training=True)]
+        for split in ("train", "validation")
+    )
     check = [f for f in read_films(plan, data, "validation", training=True) if f.kind == "contours"]
-    report(f"{len(films)} films to train on, {len(check)} to validate; step {run.step} of {plan.steps}")
-    _steps(run, Batches(plan, config, films), check, out, minutes, report)
+    report(f"{len(films)} films to train on, {len(held_back)} to validate; step {run.step} of {plan.steps}")
+    _steps(run, Batches(plan, config, films, held_back), check, out, minutes, report)
     weights = out / "weights.safetensors"
     _save(weights, run.average.state_dict())
-    report(f"step {run.step} of {plan.steps}: weights in {weights}")
+    golden = {"tolerance": _GOLDEN_TOLERANCE, "expected": golden_case(run.average)}
+    (out / "golden.json").write_text(json.dumps(golden) + "\n", "utf-8")
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    report(f"step {run.step} of {plan.steps}: weights in {weights}, sha256 {digest}")
     return weights
 
 
@@ -163,11 +175,12 @@ class Batches:
     recipe: Recipe
     config: NetworkConfig
     films: Sequence[Film]
+    held_back: Sequence[Film] = ()
 
     def batch(self, step: int) -> tuple[Tensor, Target]:
         """(B, 1, H, W) and its truth; the same for the same step."""
         rng = np.random.default_rng((self.recipe.seed, step))
-        samples = [self._sample(film, kind, rng) for film, kind in self._chosen(rng)]
+        samples = [self._sample(film, kind, rng) for film, kind in self._chosen(step, rng)]
         samples.sort(key=lambda sample: not sample[2].any())  # those with a truth to draw come first
         drawn = sum(bool(sample[2].any()) for sample in samples)
         images, masks, known, points, points_known, gate = (
@@ -184,14 +197,15 @@ class Batches:
                 now, coming = coming.result(), maker.submit(self.batch, step)
                 yield now
 
-    def _chosen(self, rng: Generator) -> list[tuple[Film, str]]:
+    def _chosen(self, step: int, rng: Generator) -> list[tuple[Film, str]]:
         """Films with the gate's class that each is to show."""
+        films = [*self.films, *(self.held_back if step >= self.recipe.validation_joins else ())]
         chosen = []
         for source in self.recipe.sources:
-            own = [film for film in self.films if film.source == source.name]
+            own = [film for film in films if film.source == source.name]
             for n in rng.integers(0, len(own), source.share) if own else ():
                 chosen.append((own[n], self.config.classes[0] if own[n].is_frontal else "other"))
-        frontal = [film for film in self.films if film.is_frontal]
+        frontal = [film for film in films if film.is_frontal]
         for n in rng.integers(0, len(frontal), self.recipe.turned_share):
             chosen.append((frontal[n], str(rng.choice(self.config.classes[1:]))))
         return chosen
@@ -249,7 +263,7 @@ def _steps(
         if run.step % _REPORT_STEPS == 0:
             told = " ".join(f"{k} {v:.4f}" for k, v in recent.items())
             report(f"step {run.step} {told} ({time.monotonic() - started:.0f} s)")
-        if run.step % _VALIDATE_STEPS == 0:
+        if run.step % _VALIDATE_STEPS == 0 and run.step <= run.recipe.validation_joins:
             report(f"step {run.step} validation {_validated(run.average, check)}")
         if time.monotonic() - saved > _CHECKPOINT_SECONDS:
             run.save(out)
@@ -270,10 +284,13 @@ def _validated(network: ChestNetwork, films: Sequence[Film]) -> str:
 
 
 def _rate(recipe: Recipe, step: int) -> float:
+    """A warm-up, then cosines with warm restarts (Loshchilov and Hutter 2017)."""
     if step < recipe.warmup_steps:
         return recipe.learning_rate * (step + 1) / recipe.warmup_steps
-    part = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
-    return recipe.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * part)))
+    start = max((end for end in recipe.cycle_ends if end <= step), default=recipe.warmup_steps)
+    end = min(end for end in recipe.cycle_ends if end > step)
+    peak = recipe.learning_rate if end == recipe.cycle_ends[0] else recipe.learning_rate / 2
+    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - start) / (end - start))))
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

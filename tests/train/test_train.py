@@ -36,7 +36,8 @@ classes = ["frontal", "rotated", "upside-down", "mirrored", "inverted", "other"]
 """
 RECIPE = """
 seed = 7
-steps = 4
+cycle_ends = [3, 4]
+validation_joins = 3
 learning_rate = 1e-3
 warmup_steps = 2
 weight_decay = 0.05
@@ -201,9 +202,9 @@ def test_the_shipped_recipe_can_be_read_and_keeps_what_is_for_evaluation_out() -
 
 
 def test_an_unknown_key_of_a_recipe_is_an_error(recipe: Path) -> None:
-    recipe.write_text(RECIPE.replace("steps = 4", "stpes = 4"))
+    recipe.write_text(RECIPE.replace("warmup_steps", "warmup_stpes"))
 
-    with pytest.raises(ConfigError, match="stpes"):
+    with pytest.raises(ConfigError, match="warmup_stpes"):
         read_recipe(recipe)
 
 
