@@ -167,9 +167,14 @@ def probability_above(ratio: float, fields: Mapping[str, Any]) -> float:
 
 
 def _one_part(p: Maps) -> Maps:
-    """Probabilities with all that is marked beside the largest part unmarked."""
+    """Probabilities with all that is marked beside the largest part unmarked, and the holes of that part marked.
+
+    A lung has no holes: what the network leaves out in its middle is an opacity.
+    """
     marked = p > 0.5
-    return np.where(marked & ~measure.largest_part(marked), np.float32(0), p)
+    part = measure.largest_part(marked)
+    whole = np.where(marked & ~part, np.float32(0), p)
+    return np.where(measure.filled(part) & ~part, np.float32(1), whole)
 
 
 def _peak(p: Maps, letterbox: Letterbox) -> tuple[float, float]:

@@ -21,8 +21,8 @@ Line = tuple[Point, Point]
 class ChestLines:
     """Where the two widths of the cardiothoracic ratio are taken.
 
-    The heart's ends lie at different levels as a rule: the width is the horizontal distance between them, the sum of
-    the greatest distances to either side of any vertical line (Danzer 1919). The thorax's ends lie at one level.
+    The heart's borders lie at different levels as a rule: the width is the horizontal distance between them, the sum
+    of the greatest distances to either side of any vertical line (Danzer 1919). The thorax's lie at one level.
     """
 
     cardiac: Line
@@ -46,12 +46,16 @@ def chest_lines(right: NDArray[np.bool_], left: NDArray[np.bool_], heart: NDArra
 
 
 def cardiac_line(heart: NDArray[np.bool_]) -> Line | None:
-    """From the heart's border at the image's left to its border at the image's right; None if there is no heart."""
+    """From the heart's border at the image's left to its border at the image's right; None if there is no heart.
+
+    Drawn at one level, the middle of the two: a viewer that measures the line again must find the same width.
+    """
     columns = np.flatnonzero(heart.any(axis=0))
     if not columns.size:
         return None
     first, last = int(columns[0]), int(columns[-1])
-    return Point(float(first), _middle(heart[:, first])), Point(float(last + 1), _middle(heart[:, last]))
+    y = (_middle(heart[:, first]) + _middle(heart[:, last])) / 2
+    return Point(float(first), y), Point(float(last + 1), y)
 
 
 def thoracic_line(right: NDArray[np.bool_], left: NDArray[np.bool_]) -> Line | None:
@@ -93,6 +97,12 @@ def largest_part(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The largest 4-connected part of `mask` (rows, columns), the first of equals; empty if `mask` is."""
     parts = connected_parts(mask)
     return max(parts, key=np.count_nonzero) if parts else np.zeros_like(mask)
+
+
+def filled(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """`mask` (rows, columns) with its holes: all that no way along unmarked pixels joins to the image's edge."""
+    around, *_ = connected_parts(np.pad(~mask, 1, constant_values=True))
+    return ~around[1:-1, 1:-1]
 
 
 def connected_parts(mask: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:

@@ -36,12 +36,12 @@ def test_points_are_corners_across_and_centres_along() -> None:
     assert lines.thoracic == (Point(3.0, 9.5), Point(27.0, 9.5))
 
 
-def test_the_hearts_borders_may_lie_at_different_levels() -> None:
+def test_a_heart_whose_borders_lie_at_different_levels_is_measured_along_one_level() -> None:
     heart = rectangle(5, 7, 12, 16) | rectangle(10, 12, 15, 20)
 
     line = measure.cardiac_line(heart)
 
-    assert line == (Point(12.0, 6.0), Point(20.0, 11.0))
+    assert line == (Point(12.0, 8.5), Point(20.0, 8.5))
     assert measure.width(line) == 8
 
 
@@ -88,3 +88,16 @@ def test_nothing_has_no_part_and_no_box() -> None:
 
 def test_a_box_reaches_from_edge_to_edge() -> None:
     assert measure.bounding_box(HEART) == measure.Box(10.0, 9.0, 21.0, 16.0)
+
+
+def test_the_holes_of_a_mask_are_filled_and_its_bays_are_not() -> None:
+    ring = np.zeros((8, 8), bool)
+    ring[1:6, 1:6] = True
+    ring[2:4, 2:4] = False  # a hole
+    ring[5, 3] = False  # a bay
+
+    filled = measure.filled(ring)
+
+    assert filled[2:4, 2:4].all()
+    assert not filled[5, 3]
+    assert filled.sum() == 24
