@@ -74,6 +74,18 @@ def _status(options: argparse.Namespace) -> int:
     return 0
 
 
+def _retry(options: argparse.Namespace) -> int:
+    from medgem_node.node import open_node
+    from medgem_node.study import StudyState
+
+    node = open_node(_config(options))
+    waiting = node.ledger.studies(StudyState.HELD, StudyState.UNMATCHED)
+    moved = sum(node.ledger.move(study, StudyState.RECEIVING) for study in waiting)
+    node.ledger.close()
+    say(f"{moved} of {len(waiting)} held or unmatched studies go through the rules again")
+    return 0
+
+
 def _send(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
@@ -276,6 +288,7 @@ def _parser() -> argparse.ArgumentParser:
     command("status", _status, "What the node has and does.").add_argument(
         "--all", action="store_true", help="every study"
     )
+    command("retry", _retry, "Let held and unmatched studies go through the rules again, after the cause was mended.")
     send = command("send", _send, "Send DICOM files by C-STORE.")
     send.add_argument("paths", nargs="+", type=Path, metavar="PATH")
     send.add_argument(

@@ -56,7 +56,7 @@ def publish_job(
     originals = [_original(archive.get(key)) for key in job.originals]
     card = find_card(config.models, job.job.model, job.job.version)
     uid = result_uid(pseudonyms, job.study_instance_uid, job.study_revision, job.job.model, job.job.version)
-    at = job.analysed_at or job.created_at
+    at = (job.analysed_at or job.created_at).astimezone()  # local, with offset: dates in DICOM are the site's
     us = station(config, pseudonyms)
 
     def write(analysis: Analysis) -> tuple[Dataset, ...]:

@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import pytest
 from pydicom import Dataset
 from pydicom.uid import SegmentationStorage, generate_uid
 
-from medgem_node import testing
-from medgem_node.config import Config
+from medgem_node import cli, testing
+from medgem_node.config import Config, read_config
 from medgem_node.dimse import scu
 from medgem_node.job import DeliveryState, JobState
 from medgem_node.node import Node, PipelineRunner, now, open_node, start_acceptor
@@ -109,6 +110,25 @@ def test_without_a_rule_nothing_leaves_and_the_ledger_says_so(make_config: MakeC
         assert (study.state, study.reason) == (StudyState.UNMATCHED, "no rule matches; nothing left the node")
         assert pacs.arrivals == []
         assert list(us.node.exchange.keys("")) == []
+
+
+def test_a_study_without_a_rule_goes_through_when_there_is_one_and_it_is_retried(
+    make_config: MakeConfig, tmp_path: Path
+) -> None:
+    film = testing.dx_instance(Modality="RG", ViewPosition="LL")
+    with FakePacs() as pacs:
+        with whole(make_config({"PACS": pacs.url})) as us:
+            us.receive(film)
+            us.run()
+        config = make_config({"PACS": pacs.url})
+        rules = (tmp_path / "rules.toml").read_text("utf-8").replace('"CR", "DX"', '"CR", "DX", "RG"')
+        (tmp_path / "rules.toml").write_text(rules, "utf-8")
+
+        assert cli.main(["retry", "--config", config.source]) == 0
+        with whole(read_config(Path(config.source))) as us:
+            us.run()
+
+        assert kinds([a.dataset for a in pacs.arrivals]) == ["SR"]
 
 
 def test_two_patients_under_one_study_uid_are_held(make_config: MakeConfig) -> None:
