@@ -77,6 +77,7 @@ class Inbox:
 
     def _understood(self, received: Received, now: datetime) -> Instance:
         header = part10.decode(received.header + received.dataset, headers_only=True)
+        part10.check_depth(header)
         sop_instance_uid = _uid(header, "SOPInstanceUID")
         if sop_instance_uid != received.sop_instance_uid.rstrip("\0 "):
             raise Mismatch("SOP Instance UID of the data set is not that of the request")
@@ -92,7 +93,7 @@ class Inbox:
             study_instance_uid=study_instance_uid,
             transfer_syntax_uid=received.transfer_syntax_uid,
             modality=_text(header, "Modality")[:16],
-            patient_key=self.pseudonyms.digest("patient", _patient(header)),
+            patient_key=self.pseudonyms.digest("patient", patient(header)),
             key=f"studies/{study_instance_uid}/{sop_instance_uid}-{digest[:16]}.dcm",
             sha256=digest,
             size_bytes=len(received.dataset),
@@ -102,6 +103,17 @@ class Inbox:
         )
 
 
+def patient(header: Dataset) -> str:
+    """What tells one patient from another: the identifier with its issuer, else the name and birth date.
+
+    Raises NotUnderstood.
+    """
+    identifier = _text(header, "PatientID")
+    if identifier:
+        return f"{identifier}\\{_text(header, 'IssuerOfPatientID')}"
+    return f"{_text(header, 'PatientName')}\\{_text(header, 'PatientBirthDate')}"
+
+
 def _uid(header: Dataset, keyword: str) -> str:
     value = _text(header, keyword)
     if not value:
@@ -109,14 +121,6 @@ def _uid(header: Dataset, keyword: str) -> str:
     if len(value) > 64 or not _UID.fullmatch(value):
         raise NotUnderstood(f"{keyword} is no UID")
     return value
-
-
-def _patient(header: Dataset) -> str:
-    """What tells one patient from another: the identifier with its issuer, else the name and birth date."""
-    identifier = _text(header, "PatientID")
-    if identifier:
-        return f"{identifier}\\{_text(header, 'IssuerOfPatientID')}"
-    return f"{_text(header, 'PatientName')}\\{_text(header, 'PatientBirthDate')}"
 
 
 def _text(header: Dataset, keyword: str) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import struct
 import warnings
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from io import BytesIO
 from typing import Any
 
 from pydicom import Dataset, dcmread
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import _read_file_meta_info, read_preamble
 from pydicom.uid import DeflatedExplicitVRLittleEndian
@@ -28,10 +30,12 @@ MAXIMUM_INFLATED_BYTES = 256 << 20
 """Of a deflated data set: one megabyte on the wire can hold a gigabyte of zeros."""
 
 _CHUNK_BYTES = 4 << 20
+_DEEPEST = 64  # levels of sequences; PS3.5 sets no limit, and a report has about ten
 
 
 def encode(dataset: Dataset) -> bytes:
-    """The data set as a Part 10 file with preamble and file meta information."""
+    """The data set as a Part 10 file with preamble and file meta information. Raises NotUnderstood."""
+    check_depth(dataset)
     buffer = BytesIO()
     dataset.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()
@@ -59,6 +63,32 @@ def check(dataset: Dataset, keywords: Iterable[str]) -> None:
             dataset.get(keyword)
         except UNPARSABLE as exc:
             raise NotUnderstood(f"{keyword} cannot be read ({type(exc).__name__})") from None
+
+
+def check_depth(dataset: Dataset) -> None:
+    """Stop before pydicom 3.0.2 writes hundreds of levels: each repeats the traceback of the next, for hours.
+
+    Raises NotUnderstood.
+    """
+    level = [dataset]
+    for _ in range(_DEEPEST):
+        level = [item for each in level for item in _items(each)]
+        if not level:
+            return
+    raise NotUnderstood(f"its sequences are nested more than {_DEEPEST} levels deep")
+
+
+def _items(dataset: Dataset) -> Iterator[Dataset]:
+    """The items of its sequences; values that are still bytes stay so."""
+    for tag in list(dataset.keys()):
+        element: Any = dataset.get_item(tag)
+        if element.VR == "SQ" or (element.VR is None and _is_sequence(tag)):
+            with suppress(*UNPARSABLE):  # then it holds no level that could be written
+                yield from dataset[tag].value or ()
+
+
+def _is_sequence(tag: int) -> bool:
+    return dictionary_has_tag(tag) and dictionary_VR(tag) == "SQ"
 
 
 def _check_inflated(data: bytes) -> None:

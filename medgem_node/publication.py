@@ -59,8 +59,9 @@ def publish_job(
     at = (job.analysed_at or job.created_at).astimezone()  # local, with offset: dates in DICOM are the site's
     us = station(config, pseudonyms)
 
-    def write(analysis: Analysis) -> tuple[Dataset, ...]:
-        return write_objects(analysis, originals, card, uid, at, us, config.results.writers)
+    def write(analysis: Analysis) -> tuple[tuple[Dataset, bytes], ...]:
+        made = write_objects(analysis, originals, card, uid, at, us, config.results.writers)
+        return tuple((thing, part10.encode(thing)) for thing in made)
 
     analysis = _analysis(job, outcome, pseudonyms.uid_map(str(o.SOPInstanceUID) for o in originals))
     try:
@@ -72,9 +73,9 @@ def publish_job(
     except Exception as exc:  # an edge: a writer met what nobody foresaw; the study is answered all the same
         objects = _apology(job, analysis, exc, write)
     results = []
-    for thing in objects:
+    for thing, data in objects:
         key = f"results/{job.job.job_id}/{thing.SOPInstanceUID}.dcm"
-        archive.put(key, part10.encode(thing))
+        archive.put(key, data)
         results.append(Result(str(thing.SOPInstanceUID), str(thing.SOPClassUID), key))
     return tuple(results)
 
@@ -121,8 +122,8 @@ def _analysis(job: LedgerJob, outcome: Outcome | None, original_uid: dict[str, s
 
 
 def _apology(
-    job: LedgerJob, analysis: Analysis, exc: Exception, write: Callable[[Analysis], tuple[Dataset, ...]]
-) -> tuple[Dataset, ...]:
+    job: LedgerJob, analysis: Analysis, exc: Exception, write: Callable[[Analysis], tuple[tuple[Dataset, bytes], ...]]
+) -> tuple[tuple[Dataset, bytes], ...]:
     log.error("job %s: results could not be written: %s", job.job.job_id, type(exc).__name__)
     detail = f"The analysis was made, but its results could not be written ({type(exc).__name__})"
     try:

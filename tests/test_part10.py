@@ -108,6 +108,31 @@ def test_pixels_without_end_do_not_pass_for_an_empty_data_set() -> None:
     assert part10.decode(data, headers_only=True).PatientID == film.PatientID
 
 
+def nested(levels: int) -> Dataset:
+    film = small_film()
+    for _ in range(levels):
+        item = Dataset()
+        if "ProcedureCodeSequence" in film:
+            item.ProcedureCodeSequence = film.ProcedureCodeSequence
+        film.ProcedureCodeSequence = [item]
+    return film
+
+
+def test_levels_that_pydicom_would_write_for_hours_are_not_written() -> None:
+    assert part10.decode(part10.encode(nested(60))).ProcedureCodeSequence
+
+    with pytest.raises(NotUnderstood, match="levels deep"):
+        part10.encode(nested(250))
+
+
+def test_writing_leaves_values_that_are_still_bytes_as_they_are() -> None:
+    film = part10.decode(part10.encode(small_film()))
+
+    part10.check_depth(film)
+
+    assert film.get_item("PatientName").is_raw
+
+
 def test_a_broken_deflated_data_set_is_not_understood() -> None:
     with pytest.raises(NotUnderstood):
         part10.decode(deflated(wire.encoded(small_film()))[:-99])
