@@ -6,9 +6,10 @@ originals.
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
@@ -24,9 +25,14 @@ from medgem_node.deid.profile import deidentify_bytes
 from medgem_node.deid.pseudonym import Pseudonyms
 from medgem_node.errors import CannotDeidentify, NotUnderstood
 from medgem_node.finding import Analysis, Finding, not_analysed
+from medgem_node.inbox import patient
 from medgem_node.job import Job, decode_outcome
 from medgem_node.publication import result_uid, station, write_objects
 from medgem_node.seams import Store
+
+log = logging.getLogger(__name__)
+
+_UIDS = ("StudyInstanceUID", "SOPInstanceUID", "SOPClassUID")
 
 
 def find_files(paths: Iterable[Path]) -> Iterator[Path]:
@@ -49,7 +55,9 @@ def analyze(
     for path in files:
         try:
             instance = part10.decode(path.read_bytes())
-            uids = [str(instance.get(k) or "") for k in ("StudyInstanceUID", "SOPInstanceUID", "SOPClassUID")]
+            part10.check(instance, _UIDS)
+            patient(instance)
+            uids = [str(instance.get(k) or "") for k in _UIDS]
         except (NotUnderstood, OSError) as exc:
             yield _refused_file(path, card, "not-dicom", str(exc))
             continue
@@ -75,16 +83,37 @@ def _analyze_study(
     candidates: bool,
 ) -> dict[str, Any]:
     pseudonyms = Pseudonyms(secrets.token_bytes(32))
+    if len({patient(o) for o in originals}) > 1:  # as the node: held, and nothing is written
+        mixed = not_analysed(card.name, card.version, "mixed-patients", "its instances name more than one patient")
+        return answer(study_instance_uid, mixed)
     analysis = _detect(originals, card, exchange, pseudonyms, config)
     if out is not None:
         uid = result_uid(pseudonyms, study_instance_uid, 1, card.name, card.version)
-        us = station(config, pseudonyms)
-        at = datetime.now(UTC)
-        for thing in write_objects(analysis, originals, card, uid, at, us, config.results.writers):
+
+        def write(analysis: Analysis) -> Sequence[Dataset]:
+            us, at = station(config, pseudonyms), datetime.now(UTC).astimezone()
+            return write_objects(analysis, originals, card, uid, at, us, config.results.writers)
+
+        analysis, objects = _written(analysis, write)
+        for thing in objects:
             folder = out / _file_name(study_instance_uid)
             folder.mkdir(parents=True, exist_ok=True)
             (folder / f"{thing.Modality}-{thing.SOPInstanceUID}.dcm").write_bytes(part10.encode(thing))
     return answer(study_instance_uid, analysis, candidates)
+
+
+def _written(analysis: Analysis, write: Callable[[Analysis], dict[str, bytes]]) -> tuple[Analysis, dict[str, bytes]]:
+    """The objects and what they say: when they cannot be written, that they could not, and perhaps a report of it."""
+    try:
+        return analysis, write(analysis)
+    except Exception as exc:  # an edge: the other studies of the folder have their answers all the same
+        log.warning("results could not be written: %s", type(exc).__name__)
+        detail = f"The analysis was made, but its results could not be written ({type(exc).__name__})"
+        apology = not_analysed(analysis.model, analysis.version, "not-written", detail)
+    try:
+        return apology, write(apology)
+    except Exception:  # not even a report can be written of these headers
+        return apology, {}
 
 
 def _detect(
@@ -95,7 +124,7 @@ def _detect(
     for instance in originals:
         try:
             copy = deidentify_bytes(part10.encode(instance), pseudonyms)
-        except (CannotDeidentify, ValueError, TypeError, AttributeError, OSError, NotImplementedError) as exc:
+        except Exception as exc:  # an edge: whatever a stranger's header leads to
             reason = reason or (str(exc) if isinstance(exc, CannotDeidentify) else type(exc).__name__)
             continue
         keys.append(f"inputs/{pseudonyms.uid(str(instance.SOPInstanceUID))}.dcm")
