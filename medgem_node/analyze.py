@@ -90,15 +90,16 @@ def _analyze_study(
     if out is not None:
         uid = result_uid(pseudonyms, study_instance_uid, 1, card.name, card.version)
 
-        def write(analysis: Analysis) -> Sequence[Dataset]:
+        def write(analysis: Analysis) -> dict[str, bytes]:
             us, at = station(config, pseudonyms), datetime.now(UTC).astimezone()
-            return write_objects(analysis, originals, card, uid, at, us, config.results.writers)
+            made = write_objects(analysis, originals, card, uid, at, us, config.results.writers)
+            return {f"{thing.Modality}-{thing.SOPInstanceUID}.dcm": part10.encode(thing) for thing in made}
 
-        analysis, objects = _written(analysis, write)
-        for thing in objects:
+        analysis, data_by_name = _written(analysis, write)
+        for name, data in data_by_name.items():
             folder = out / _file_name(study_instance_uid)
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / f"{thing.Modality}-{thing.SOPInstanceUID}.dcm").write_bytes(part10.encode(thing))
+            (folder / name).write_bytes(data)
     return answer(study_instance_uid, analysis, candidates)
 
 

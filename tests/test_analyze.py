@@ -6,13 +6,14 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness import wire
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from medgem_node import part10, testing
+from medgem_node import part10, publication, testing
 from medgem_node.analyze import analyze, find_files
 from medgem_node.card import find_card
 from medgem_node.config import Config
@@ -113,3 +114,27 @@ def test_a_file_that_is_gone_or_closed_gives_a_line(tmp_path: Path, config: Conf
     )
 
     assert [line["reason"].split(":")[0] for line in lines] == ["not-dicom", "not-dicom"]
+
+
+@pytest.mark.parametrize("times", [1, 2], ids=["a report can be written", "nothing can be written"])
+def test_a_study_that_cannot_be_written_is_answered_and_so_are_the_others(
+    tmp_path: Path, config: Config, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    for n in range(2):
+        (tmp_path / f"{n}.dcm").write_bytes(part10.encode(film(ViewPosition="LL")))
+    real, left = publication.write_objects, [times]
+
+    def broken(*arguments: Any) -> Any:
+        left[0] -= 1
+        if left[0] >= 0:
+            raise KeyError("Invented^Ida")
+        return real(*arguments)
+
+    monkeypatch.setattr("medgem_node.analyze.write_objects", broken)
+    files = sorted(tmp_path.glob("*.dcm"))
+    first, second = analyze(files, find_card(config.models, "chest-xray"), tmp_path / "out", config)
+
+    assert first["reason"].startswith("not-written: ")
+    assert "Invented" not in str(first)
+    assert second["reason"].startswith("lateral-view")
+    assert len(list((tmp_path / "out").rglob("SR-*.dcm"))) == 3 - times
