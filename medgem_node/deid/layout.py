@@ -16,6 +16,8 @@ from pydicom._uid_dict import UID_dictionary
 from pydicom.datadict import dictionary_VR, keyword_for_tag
 from pydicom.uid import UID
 
+from medgem_node.part10 import MAXIMUM_INFLATED_BYTES
+
 Value = bytes | list["Elements"]
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
@@ -23,7 +25,6 @@ UNDEFINED = 0xFFFFFFFF
 
 _LONG = frozenset("OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())  # noqa: SIM905
 _PADDING = {"UI": b"\0", "OB": b"\0", "UN": b"\0"}
-_MAXIMUM_INFLATED_BYTES = 4 << 30
 
 
 class Broken(ValueError):
@@ -224,7 +225,7 @@ def _items(data: bytes, at: int, end: int, syntax: Syntax, undefined: bool) -> t
 
 def _inflated(data: bytes) -> bytes:
     packer = zlib.decompressobj(-zlib.MAX_WBITS)
-    body = packer.decompress(data, _MAXIMUM_INFLATED_BYTES)
+    body = packer.decompress(data, MAXIMUM_INFLATED_BYTES)
     if not packer.eof:
         raise Broken("a deflated data set without end")
     return body

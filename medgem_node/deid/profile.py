@@ -173,7 +173,8 @@ def _overlay_bits(header: Elements, syntax: Syntax) -> int:
     mask = 0
     for element in header:
         if element.tag & 0xFF00FFFF == 0x60000102 and element.tag >> 16 not in with_data:
-            assert isinstance(element.value, bytes)
+            if not isinstance(element.value, bytes):
+                raise Broken("an overlay's bit position is a sequence")
             mask |= 1 << min(syntax.number(element.value), 63)
     return mask & ~stored
 

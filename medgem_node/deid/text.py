@@ -110,7 +110,8 @@ class Identity:
             vr = element.vr if element.vr not in ("", "UN") else vr_of(element.tag)
             if vr not in ("PN", "DA", "DT") and element.tag not in IDENTIFIERS:
                 continue
-            assert isinstance(element.value, bytes)
+            if not isinstance(element.value, bytes):  # sent as a sequence: its items are walked on their own
+                continue
             text = folded(decoded(element.value, charset) or element.value.decode("latin-1")).strip(" \0")
             if vr == "PN":
                 parts.update(_names(text))

@@ -26,7 +26,7 @@ from pydicom.uid import (
 )
 from stranger import INSTANCE, SERIES, STUDY, raw_file, raw_film, raw_item
 
-from medgem_node import part10
+from medgem_node import part10, testing
 from medgem_node.deid.profile import check_config, deidentify, deidentify_bytes
 from medgem_node.deid.pseudonym import Pseudonyms
 from medgem_node.errors import CannotDeidentify, ConfigError
@@ -44,6 +44,14 @@ def nested(elements: list[tuple[int, str, bytes]], depth: int) -> tuple[int, str
     for _ in range(depth):
         elements = [(NESTED, "SQ", raw_item(elements))]
     return elements[0]
+
+
+def test_an_overlay_bit_position_that_is_a_sequence_is_held(pseudonyms: Pseudonyms) -> None:
+    film = testing.dx_instance()
+    film.add_new(0x60000102, "SQ", [Dataset()])
+
+    with pytest.raises(CannotDeidentify):
+        deidentify(film, pseudonyms)
 
 
 def test_identity_on_top_leaves_and_the_image_stays(film: Dataset, pseudonyms: Pseudonyms) -> None:
