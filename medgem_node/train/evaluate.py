@@ -252,7 +252,7 @@ def _weak(network: ChestNetwork, source: Source, recipe: Recipe, data: Path, car
                 [case for case in own if labels[f"{case.film.name}.jpg"]["nih_labels"] == "No Finding"]
             ),
             "ratio_not_reported": proportion(
-                sum(case.analysis is not None and np.isnan(case.ratio) for case in own), len(own)
+                sum(case.analysis is not None and math.isnan(case.ratio) for case in own), len(own)
             ),
         }
     return found

@@ -56,5 +56,5 @@ def proportion(hits: int, n: int) -> dict[str, float | int]:
         return {"value": float("nan"), "low": 0.0, "high": 1.0, "hits": 0, "films": 0}
     z, p = 1.96, hits / n
     middle, half = p + z * z / (2 * n), z * float(np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)))
-    low, high = ((middle + sign * half) / (1 + z * z / n) for sign in (-1, 1))
+    low, high = (max(0.0, (middle + sign * half) / (1 + z * z / n)) for sign in (-1, 1))
     return {"value": round(p, 4), "low": round(low, 4), "high": round(high, 4), "hits": hits, "films": n}
