@@ -201,3 +201,11 @@ def test_dcmtk_can_send(listening: tuple[Node, Peer], tmp_path: Path) -> None:
 
     assert done.returncode == 0, done.stderr
     assert len(kept(node)) == 1
+
+
+def test_every_syntax_that_the_model_side_can_decode_is_accepted() -> None:
+    from medgem_node.frame import TRANSFER_SYNTAXES
+
+    offered = {str(syntax) for syntax in contexts.accepted()[1].transfer_syntax}
+
+    assert {str(syntax) for syntax in TRANSFER_SYNTAXES} <= offered
