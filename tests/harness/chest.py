@@ -40,7 +40,7 @@ CARD = ModelCard(
 )
 CARDIOMEGALY = Code("8186001", "SCT", "Cardiomegaly")
 HEART, LUNG = Code("80891009", "SCT", "Heart"), Code("39607008", "SCT", "Lung")
-ORGAN = Code("123037004", "SCT", "Anatomical Structure")
+ORGAN = Code("91723000", "SCT", "Anatomical Structure")
 RIGHT, LEFT = Code("24028007", "SCT", "Right"), Code("7771000", "SCT", "Left")
 MM, MM2, RATIO = (
     Code("mm", "UCUM", "millimeter"),
