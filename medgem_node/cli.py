@@ -99,7 +99,9 @@ def _send(options: argparse.Namespace) -> int:
     instances = []
     for path in files:
         try:
-            instances.append(part10.decode(path.read_bytes()))
+            instance = part10.decode(path.read_bytes())
+            part10.check_depth(instance)
+            instances.append(instance)
         except MedgemError as exc:
             say(f"{path}: left out: {exc}", sys.stderr)
     instances = [i for i in instances if "SOPClassUID" in i and "SOPInstanceUID" in i]
@@ -276,7 +278,7 @@ def _parser() -> argparse.ArgumentParser:
         return made
 
     def model(made: argparse.ArgumentParser) -> None:
-        made.add_argument("--model", required=True, metavar="NAME")
+        made.add_argument("--model", required=True, metavar="NAME", help="as `medgem-node models` lists it")
         made.add_argument(
             "--model-version", dest="version_of_model", default="", metavar="X.Y.Z", help="default: newest"
         )
@@ -290,13 +292,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     command("retry", _retry, "Let held and unmatched studies go through the rules again, after the cause was mended.")
     send = command("send", _send, "Send DICOM files by C-STORE.")
-    send.add_argument("paths", nargs="+", type=Path, metavar="PATH")
+    send.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="DICOM files, or folders of them")
     send.add_argument(
         "--to", required=True, metavar="PEER", help="a name of [destinations], or dimse://AETITLE@host:port"
     )
     command("echo", _echo, "Ask a peer whether it is there (C-ECHO).").add_argument("peer", metavar="PEER")
     analyze = command("analyze", _analyze, "Analyse DICOM files without a network.")
-    analyze.add_argument("paths", nargs="+", type=Path, metavar="PATH")
+    analyze.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="DICOM files, or folders of them")
     model(analyze)
     analyze.add_argument("--out", type=Path, metavar="DIR", help="write the result objects there")
     analyze.add_argument("--json", type=Path, metavar="FILE", help="write one line for each study there")
@@ -315,11 +317,11 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--out", type=Path, required=True, metavar="DIR", help="checkpoints and weights")
     train.add_argument("--minutes", type=float, default=60.0, help="stop after so long; --resume goes on")
     train.add_argument("--threads", type=int, default=0, help="0: all cores")
-    train.add_argument("--resume", action="store_true")
+    train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
     evaluate = command("evaluate", _evaluate, "Measure a model on labelled images.")
     evaluate.add_argument("data_folder", type=Path, metavar="IMAGES")
     model(evaluate)
-    evaluate.add_argument("--split", default="test")
+    evaluate.add_argument("--split", default="test", help="train, validation or test; the recipe says who is in which")
     command("init", _init, "Write a configuration to edit.").add_argument("folder", type=Path, metavar="DIR")
     return parser
 
