@@ -142,7 +142,7 @@ def check_orphans(config: Config) -> Iterator[Check]:
     if not (config.data / "ledger.sqlite").exists() and not config.stores.database:
         return
     node = running.open_node(config)
-    known = {instance.key for study in node.ledger.studies() for instance in study.instances}
+    known = node.ledger.keys()
     orphans = sum(1 for key in node.archive.keys("studies") if key not in known)
     node.ledger.close()
     if orphans:
@@ -158,7 +158,7 @@ def _latest_arrival(config: Config) -> datetime | None:
     if not (config.data / "ledger.sqlite").exists() and not config.stores.database:
         return None
     ledger = Ledger(config.database_url)
-    latest = max((study.received_at for study in ledger.studies()), default=None)
+    latest = ledger.latest_arrival()
     ledger.close()
     return latest
 

@@ -35,6 +35,7 @@ from medgem_node.deid.pseudonym import Pseudonyms, read_or_make_key
 from medgem_node.dimse.scp import Acceptor, Received
 from medgem_node.errors import ConfigError
 from medgem_node.inbox import Inbox
+from medgem_node.job import JobState
 from medgem_node.ledger.ledger import Ledger
 from medgem_node.pipeline import STEPS, Pipeline
 from medgem_node.seams import Destination, Store
@@ -125,6 +126,7 @@ class PipelineRunner:
         """Begin; jobs whose engine died with an earlier process run again."""
         if not self.engine.outlives_node:
             self._node.ledger.release_leases(now())
+        self._sweep_exchange()
         for n, step in enumerate(STEPS):
             follower = STEPS[n + 1].__name__ if n + 1 < len(STEPS) else ""
             self._scheduler.add_job(
@@ -136,6 +138,14 @@ class PipelineRunner:
                 next_run_time=now(),
             )
         self._scheduler.start()
+
+    def _sweep_exchange(self) -> None:
+        """Copies and outcomes of jobs that need them no more: a crash came before they were deleted."""
+        states = (JobState.QUEUED, JobState.SUBMITTED, JobState.ANALYSED)
+        needed = {job.job.job_id for job in self._node.ledger.jobs(*states)}
+        for prefix in ("inputs", "jobs"):
+            for job_id in {key.split("/")[1] for key in self._node.exchange.keys(prefix)} - needed:
+                self._node.exchange.delete(f"{prefix}/{job_id}")
 
     def wake(self, step: str) -> None:
         """Call `step` now rather than at its next tick."""
@@ -149,7 +159,12 @@ class PipelineRunner:
         self.engine.stop(grace_seconds)
 
     def _run(self, step: Callable[[Pipeline, datetime], int], follower: str) -> None:
-        if step(self.pipeline, now()):
+        try:
+            moved = step(self.pipeline, now())
+        except Exception as exc:  # an edge: the ledger is out of reach; the next tick tries again
+            log.error("step %s: %s", step.__name__, type(exc).__name__)
+            return
+        if moved:
             self.wake(follower)
             if step is Pipeline.collect:
                 self.wake("submit")  # a worker is free
@@ -190,7 +205,9 @@ def run_role(config: Config, role: str) -> None:
             runner = PipelineRunner(node)
             runner.start()
             log.info("pipeline running, engine %s", config.engine.name)
-            stop.wait()
+            while not stop.wait(30):
+                for step in STEPS:  # the scheduler sleeps by the wall clock, which may be set back
+                    runner.wake(step.__name__)
             runner.stop()
     node.ledger.close()
 
@@ -251,6 +268,7 @@ class _Child:
         self.process: subprocess.Popen[bytes] | None = None
         self._pause_seconds = 0.0
         self._not_before = 0.0
+        self._started = 0.0
 
     def keep_alive(self) -> int | None:
         """Start it if it is not running; its exit code if it has just ended."""
@@ -260,9 +278,11 @@ class _Child:
         if self.process is not None:
             self.process = None
             log.error("%s ended with %s; it is started again", " ".join(self._command[-2:]), code)
-            self._pause_seconds = min(max(0.2, 2 * self._pause_seconds), 30.0)
+            ran_seconds = time.monotonic() - self._started
+            self._pause_seconds = 0.2 if ran_seconds > 60 else min(max(0.2, 2 * self._pause_seconds), 30.0)
             self._not_before = time.monotonic() + self._pause_seconds
         elif time.monotonic() >= self._not_before:
+            self._started = time.monotonic()
             self.process = subprocess.Popen(self._command, preexec_fn=die_with_parent)
         return code
 

@@ -41,6 +41,8 @@ def send_batch(
         delivered, reason = exc.delivered, str(exc)
     except MedgemError as exc:
         delivered, reason = frozenset(), str(exc)
+    except Exception as exc:  # an edge: one batch in trouble backs off and lets the others by
+        delivered, reason = frozenset(), f"unexpected {type(exc).__name__}"
     if reason:
         log.warning("job %s: %s: %s", batch[0].job_id, name, reason)
     for delivery in batch:

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from itertools import groupby
+from itertools import groupby, takewhile
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,10 +23,10 @@ from medgem_node.audit import Audit
 from medgem_node.card import ModelCard, find_card
 from medgem_node.config import Config
 from medgem_node.deid.pseudonym import Pseudonyms
-from medgem_node.errors import EngineUnavailable, MedgemError, NotStored, NotUnderstood
+from medgem_node.errors import EngineUnavailable, MedgemError, ModelRejected, NotStored, NotUnderstood
 from medgem_node.job import BadOutcome, Delivery, DeliveryState, Failure, JobState, Outcome, decode_outcome
 from medgem_node.ledger.ledger import Ledger, LedgerJob
-from medgem_node.outbox import send_batch
+from medgem_node.outbox import back_off, send_batch
 from medgem_node.preparation import prepare_job
 from medgem_node.publication import CannotPublish, publish_job
 from medgem_node.rule import Rule
@@ -36,6 +36,7 @@ from medgem_node.study import Instance, Study, StudyState, newest
 log = logging.getLogger(__name__)
 
 Thing = TypeVar("Thing")
+_TROUBLES = 1000
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ class Pipeline:
     pseudonyms: Pseudonyms
     engine: Engine
     destinations: Mapping[str, Destination]
-    troubles: set[str] = field(default_factory=set)
+    not_before: dict[str, datetime] = field(default_factory=dict)  # of destinations that do not answer
+    troubles: set[str] = field(default_factory=set)  # said already
 
     def complete(self, now: datetime) -> int:
         """Studies that were quiet for as long as their rule asks are complete; their next revision begins."""
@@ -65,8 +67,9 @@ class Pipeline:
         return self._each(self._prepare, self.ledger.studies(StudyState.ROUTED), now)
 
     def submit(self, now: datetime) -> int:
-        """Each due job is claimed by a lease, then handed to the engine."""
-        return self._each(self._submit, self.ledger.jobs(JobState.QUEUED, due=now), now)
+        """Each due job is claimed by a lease, then handed to the engine, until the engine has no hand free."""
+        waiting = self.ledger.jobs(JobState.QUEUED, due=now)
+        return sum(1 for _ in takewhile(lambda job: self._each(self._submit, [job], now), waiting))
 
     def collect(self, now: datetime) -> int:
         """Outcomes become states; a failure worth another try, and a lease that ran out, go back to the queue."""
@@ -78,8 +81,10 @@ class Pipeline:
 
     def deliver(self, now: datetime) -> int:
         """Each destination gets what it does not have yet; one that fails is left in peace until its back-off ends."""
-        due = sorted(self.ledger.deliveries(DeliveryState.PENDING, due=now), key=lambda d: (d.destination, d.job_id))
-        by_destination = [list(batch) for _, batch in groupby(due, key=lambda d: d.destination)]
+        due = self.ledger.deliveries(DeliveryState.PENDING, due=now)
+        awake = [d for d in due if self.not_before.get(d.destination, now) <= now]
+        awake.sort(key=lambda d: (d.destination, d.delivery_id))  # the earlier revision first
+        by_destination = [list(batch) for _, batch in groupby(awake, key=lambda d: d.destination)]
         return self._each(self._deliver, by_destination, now)
 
     # -- one study, job or destination at a time -----------------------------------------------------------------
@@ -96,6 +101,8 @@ class Pipeline:
                 if trouble not in self.troubles:
                     log.error("%s", trouble)
                     self.troubles.add(trouble)
+                if len(self.troubles) > _TROUBLES:
+                    self.troubles.clear()
         return moved
 
     def _complete(self, study: Study, now: datetime) -> int:
@@ -117,7 +124,10 @@ class Pipeline:
         match = self._match(study, [r for r in self.config.rules if r.name == study.rule])
         if match is None:
             return self._move(study, StudyState.HELD, now, reason="its rule is no longer configured")
-        card = find_card(self.config.models, match.rule.model, match.rule.version)
+        try:
+            card = find_card(self.config.models, match.rule.model, match.rule.version)
+        except ModelRejected as exc:
+            return self._move(study, StudyState.HELD, now, reason=f"its model cannot be used: {exc}")
         chosen = [i for i in newest(study.instances) if i.sop_instance_uid in match.sop_instance_uids]
         if earlier := self._job_of_same_images(study, card, chosen):
             return self._move(study, StudyState.PREPARED, now, reason=f"the same images as in {earlier}")
@@ -149,11 +159,15 @@ class Pipeline:
         return self._failed(running, failure or Failure("lease-expired", "the worker gave no answer in time"), now)
 
     def _publish(self, analysed: LedgerJob, now: datetime) -> int:
+        if not self._is_still_of_its_patient(analysed):
+            return self._give_up(analysed, "patient-changed", "the study is another patient's meanwhile", now)
+        outcome = self._outcome(analysed)
+        if outcome and outcome.analysis and outcome.analysis.reason != analysed.reason:
+            outcome = None  # it came after the job had been answered for
         try:
-            results = publish_job(analysed, self._outcome(analysed), self.archive, self.pseudonyms, self.config)
-        except CannotPublish as exc:
-            self._note("failed", analysed, now, reason=str(exc))
-            return self.ledger.move_job(analysed, JobState.FAILED, reason="not-written", detail=str(exc))
+            results = publish_job(analysed, outcome, self.archive, self.pseudonyms, self.config)
+        except (CannotPublish, NotStored) as exc:
+            return self._give_up(analysed, "not-written", str(exc), now)
         moved = self.ledger.publish(analysed, results, now)
         self._note("published", analysed, now, objects=len(results))
         for prefix in ("jobs", "inputs"):
@@ -163,14 +177,34 @@ class Pipeline:
     def _deliver(self, due: Sequence[Delivery], now: datetime) -> int:
         moved = 0
         for job_id, batch in groupby(due, key=lambda d: d.job_id):
-            options = self.config.delivery
-            delivered, reason = send_batch(list(batch), self.destinations, self.archive, self.ledger, options, now)
+            options, job = self.config.delivery, self.ledger.job(job_id)
+            if job is None or not self._is_still_of_its_patient(job):
+                for delivery in batch:
+                    reason = "not sent: the study is another patient's meanwhile"
+                    self.ledger.move_delivery(delivery, DeliveryState.REFUSED, due_at=now, reason=reason)
+                continue
+            sending = list(batch)
+            delivered, reason = send_batch(sending, self.destinations, self.archive, self.ledger, options, now)
             moved += delivered
-            if job := self.ledger.job(job_id):
-                self._note("sent", job, now, to=due[0].destination, objects=delivered, reason=reason)
+            self._note("sent", job, now, to=due[0].destination, objects=delivered, reason=reason)
             if reason and not delivered:
+                self.not_before[due[0].destination] = now + back_off(sending[0].attempts, options)
                 break
         return moved
+
+    def _is_still_of_its_patient(self, job: LedgerJob) -> bool:
+        """Whether the study names nobody but who it named when the job was made: patients are corrected and merged."""
+        study = self.ledger.study(job.study_instance_uid)
+        if study is None:
+            return False
+        then = {i.patient_key for i in study.instances if i.key in job.originals}
+        return {i.patient_key for i in newest(study.instances)} == then
+
+    def _give_up(self, job: LedgerJob, reason: str, detail: str, now: datetime) -> int:
+        self._note("failed", job, now, reason=reason)
+        for prefix in ("jobs", "inputs"):
+            self.exchange.delete(f"{prefix}/{job.job.job_id}")
+        return self.ledger.move_job(job, JobState.FAILED, reason=reason, detail=detail)
 
     def _move(self, study: Study, state: StudyState, now: datetime, *, rule: str = "", reason: str = "") -> int:
         if not self.ledger.move(study, state, rule=rule, reason=reason):
@@ -208,7 +242,8 @@ class Pipeline:
         """What else came (a report, another series) is nothing new for the model: it would say the same again."""
         keys = tuple(instance.key for instance in chosen)
         for job in self.ledger.jobs(study=study.study_instance_uid):
-            if (job.job.model, job.job.version, job.originals) == (card.name, card.version, keys):
+            same = (job.job.model, job.job.version, job.originals) == (card.name, card.version, keys)
+            if same and job.state is not JobState.FAILED:
                 return f"revision {job.study_revision}"
         return ""
 

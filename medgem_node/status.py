@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 
 from medgem_node.config import Config
 from medgem_node.job import DeliveryState
 from medgem_node.ledger.ledger import Ledger, LedgerJob
 from medgem_node.node import open_node
-from medgem_node.study import Study
+from medgem_node.study import Study, StudyState
+
+_ON_ITS_WAY = (StudyState.RECEIVING, StudyState.COMPLETE, StudyState.ROUTED)
 
 
 def lines(config: Config, full: bool = False) -> Iterator[str]:
@@ -18,13 +20,21 @@ def lines(config: Config, full: bool = False) -> Iterator[str]:
     try:
         studies = node.ledger.studies()
         jobs = node.ledger.jobs()
+        jobs_by_study: dict[str, list[LedgerJob]] = defaultdict(list)
+        for job in jobs:
+            jobs_by_study[job.study_instance_uid].append(job)
         yield f"{config.node.ae_title}, data in {config.data}"
         yield f"studies: {_counts(s.state for s in studies)}"
         yield f"jobs: {_counts(j.state for j in jobs)}"
         yield f"deliveries: {_counts(d.state for d in node.ledger.deliveries())}"
         for study in studies:
-            of_study = [j for j in jobs if j.study_instance_uid == study.study_instance_uid]
-            if full or study.reason or any(j.reason or j.state != "done" for j in of_study):
+            of_study = jobs_by_study[study.study_instance_uid]
+            if (
+                full
+                or study.reason
+                or study.state in _ON_ITS_WAY
+                or any(j.reason or j.state != "done" for j in of_study)
+            ):
                 yield from _study(node.pseudonyms.uid(study.study_instance_uid), study, of_study, node.ledger)
     finally:
         node.ledger.close()

@@ -132,6 +132,9 @@ def _answer(line: str, store: Store, models: Path, answers: TextIO) -> bool:
         job = Job.from_json(line)
         job_id = job.job_id
         outcome = work(job, store, models)
+        if outcome.failure is not None and outcome.failure.retryable:
+            return False  # a broken CUDA context stays broken; no answer line, or the next job would come to a process
+            # that is ending. The engine finds the outcome.
         seconds = round(time.monotonic() - began, 3)
         answers.write(json.dumps({"job_id": job_id, "seconds": seconds}) + "\n")
         answers.flush()
@@ -139,7 +142,7 @@ def _answer(line: str, store: Store, models: Path, answers: TextIO) -> bool:
         log.error("job %s: cannot be answered (%s)", job_id, type(exc).__name__)
         return False
     log.info("job %s done in %.1f s", job_id, seconds)
-    return outcome.failure is None or not outcome.failure.retryable  # a broken CUDA context stays broken
+    return True
 
 
 if __name__ == "__main__":

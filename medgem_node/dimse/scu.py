@@ -43,9 +43,11 @@ def associate(
     ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = timeout_seconds
     ae.requested_contexts = proposed
     ae.maximum_pdu_size = 1_048_576
-    association = ae.associate(
-        peer.host, peer.port, ae_title=peer.ae_title, evt_handlers=[(evt.EVT_CONN_OPEN, _prepare)]
-    )
+    handlers = [(evt.EVT_CONN_OPEN, _prepare)]
+    try:
+        association = ae.associate(peer.host, peer.port, ae_title=peer.ae_title, evt_handlers=handlers)
+    except OSError as exc:  # a host name that nobody knows
+        raise Unreachable(f"{peer} is not reachable: {type(exc).__name__}; check the host's name") from exc
     if association.is_rejected:
         primitive = association.acceptor.primitive
         diagnostic = primitive.diagnostic if primitive else None

@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 
 from medgem_node import plug
@@ -28,11 +29,18 @@ class LocalEngine:
 
     outlives_node = False
 
-    def __init__(self, command: list[str], exchange: Store, workers: int, done: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        command: list[str],
+        exchange: Store,
+        workers: int,
+        done: Callable[[str], None],
+        longest_job_seconds: float = 900.0,
+    ) -> None:
         self._exchange = exchange
         self._done = done
         self._stopped = threading.Event()
-        self._children = [_Child(command, n) for n in range(workers)]
+        self._children = [_Child(command, n, longest_job_seconds) for n in range(workers)]
         self._threads = [threading.Thread(target=self._watch, args=(c,), daemon=True) for c in self._children]
         for thread in self._threads:
             thread.start()
@@ -57,13 +65,18 @@ class LocalEngine:
     def _watch(self, child: _Child) -> None:
         pause_seconds = 0.1
         while not self._stopped.is_set():
-            for finished in child.run():
-                pause_seconds = 0.1
-                self._done(finished.job_id)
-            lost = child.give_back()
-            if lost is not None and not self._stopped.is_set():
-                log.error("worker %d died in job %s; it runs again", child.number, lost.job_id)
-                self._answer_for(lost)
+            try:
+                for finished in child.run():
+                    pause_seconds = 0.1
+                    self._done(finished.job_id)
+                lost = child.give_back()
+                if lost is not None and not self._stopped.is_set():
+                    log.error("worker %d ended in job %s", child.number, lost.job_id)
+                    self._answer_for(lost)
+            except Exception as exc:  # an edge: no room, no process to be had; this thread must outlive it
+                log.error("worker %d: %s", child.number, type(exc).__name__)
+                child.kill()
+                child.give_back()  # it runs again when its lease ends
             self._stopped.wait(pause_seconds)
             pause_seconds = min(2 * pause_seconds, 10.0)  # a worker that cannot even start must not spin
 
@@ -75,10 +88,12 @@ class LocalEngine:
 
 
 class _Child:
-    """One worker process and the job that it has."""
+    """One worker process and the job that it has; a job that takes too long costs the process its life."""
 
-    def __init__(self, command: list[str], number: int) -> None:
+    def __init__(self, command: list[str], number: int, longest_job_seconds: float) -> None:
         self.number = number
+        self._longest_job_seconds = longest_job_seconds
+        self._job_began = 0.0
         self._command = command
         self._lock = threading.Lock()
         self._job: Job | None = None
@@ -88,6 +103,10 @@ class _Child:
         """Give it `job`; False when it is busy or down."""
         with self._lock:
             process = self._process
+            if self._job is not None and process is not None and self._overdue():
+                log.error("worker %d hangs in job %s; it is killed", self.number, self._job.job_id)
+                process.kill()
+                return False
             if self._job is not None or process is None or process.poll() is not None or process.stdin is None:
                 return False
             try:
@@ -95,8 +114,11 @@ class _Child:
                 process.stdin.flush()
             except OSError:
                 return False
-            self._job = job
+            self._job, self._job_began = job, time.monotonic()
             return True
+
+    def _overdue(self) -> bool:
+        return time.monotonic() - self._job_began > self._longest_job_seconds
 
     def run(self) -> _Finished:
         """Start the process; an iterator over the jobs that it finishes until it ends."""
@@ -164,4 +186,4 @@ def create(config: Config, done: Callable[[str], None]) -> LocalEngine:
     command += ["--models", str(config.models)]
     if options.threads:
         command += ["--threads", str(options.threads)]
-    return LocalEngine(command, plug.open_store(config.exchange_url), options.workers, done)
+    return LocalEngine(command, plug.open_store(config.exchange_url), options.workers, done, options.lease_seconds)

@@ -120,6 +120,17 @@ class Ledger:
             rows = connection.execute(query).all()
             return tuple(_study(row, _instances(connection, row.study_instance_uid)) for row in rows)
 
+    def latest_arrival(self) -> datetime | None:
+        """When the last image came."""
+        with self._engine.connect() as connection:
+            latest: datetime | None = connection.scalar(select(func.max(t.study.c.received_at)))
+            return latest
+
+    def keys(self) -> frozenset[str]:
+        """The archive keys of every known instance."""
+        with self._engine.connect() as connection:
+            return frozenset(connection.scalars(select(t.instance.c.key)))
+
     def study(self, study_instance_uid: str) -> Study | None:
         """One study with its instances."""
         query = select(t.study).where(t.study.c.study_instance_uid == study_instance_uid)
@@ -262,7 +273,7 @@ _INSTANCE_FIELDS = [c.name for c in t.instance.columns if c.name != "instance_id
 
 
 def _engine(url: str) -> Engine:
-    engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+    engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"), hide_parameters=True)  # they name studies
     if engine.dialect.name == "sqlite":
 
         @event.listens_for(engine, "connect")

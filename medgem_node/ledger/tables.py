@@ -127,6 +127,7 @@ delivery = Table(
     Column("reason", Text, nullable=False, default=""),
     UniqueConstraint("sop_instance_uid", "destination"),
     Index(None, "state", "due_at"),
+    Index(None, "job_id"),
 )
 
 audit = Table(

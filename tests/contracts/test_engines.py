@@ -118,6 +118,43 @@ def test_a_worker_killed_in_the_middle_of_a_job_is_answered_for_and_started_agai
     assert wait_for(lambda: [p for p in pids() if p != first], 10)
 
 
+def test_a_worker_that_hangs_longer_than_a_lease_is_killed_and_started_again(config: Config) -> None:
+    import sys
+
+    from medgem_node.engines.local import LocalEngine
+
+    exchange = plug.open_store(config.exchange_url)
+    engine = LocalEngine([sys.executable, "-c", SLEEPER], exchange, 1, lambda _: None, longest_job_seconds=0.3)
+    wait_for(lambda: _takes(engine, a_job()), 10)
+    time.sleep(0.5)
+
+    assert not _takes(engine, a_job(2))
+    wait_for(lambda: exchange.exists(a_job().outcome_key), 10)
+    wait_for(lambda: _takes(engine, a_job(2)), 10)
+    for child in engine._children:
+        child.kill()
+    engine.stop(grace_seconds=1)
+
+
+def test_a_full_disk_does_not_end_the_engine(config: Config) -> None:
+    import sys
+
+    from medgem_node.engines.local import LocalEngine
+    from medgem_node.errors import OutOfResources
+
+    class Full:
+        def exists(self, key: str) -> bool:
+            raise OutOfResources
+
+    engine = LocalEngine([sys.executable, "-c", "input()"], Full(), 1, lambda _: None)  # type: ignore[arg-type]
+    wait_for(lambda: _takes(engine, a_job()), 10)
+
+    assert wait_for(lambda: _takes(engine, a_job(2)), 10)
+    for child in engine._children:
+        child.kill()
+    engine.stop(grace_seconds=1)
+
+
 def test_a_busy_engine_says_so(stuck: tuple[Engine, Store, Callable[[], list[int]]]) -> None:
     engine, _, pids = stuck
     wait_for(pids)

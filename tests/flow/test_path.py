@@ -189,6 +189,70 @@ def test_a_late_object_that_the_model_does_not_look_at_changes_nothing(make_conf
         assert (study.revision, study.reason) == (2, "the same images as in revision 1")
 
 
+def test_results_of_a_patient_who_was_corrected_meanwhile_are_not_sent(make_config: MakeConfig) -> None:
+    film = testing.dx_instance(ViewPosition="LL", PatientID="WRONG")
+    with FakePacs() as pacs, whole(make_config({"PACS": pacs.url})) as us:
+        us.receive(film)
+        at = now() + timedelta(minutes=5)
+        for step in STEPS[:5]:
+            step(us.pipeline, at)
+        film.PatientID = "RIGHT"
+        us.receive(film)
+        us.run(at + timedelta(minutes=5))
+
+        assert [a.dataset.PatientID for a in pacs.arrivals] == ["RIGHT"]
+        first, _ = us.node.ledger.jobs()
+        assert (first.state, first.reason) == (JobState.FAILED, "patient-changed")
+
+
+def test_results_that_wait_for_a_pacs_are_not_sent_once_the_patient_was_corrected(make_config: MakeConfig) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    film = testing.dx_instance(ViewPosition="LL", PatientID="WRONG")
+    with whole(make_config({"PACS": f"dimse://DEMOPACS@127.0.0.1:{port}"})) as us:
+        us.receive(film)
+        us.run()
+        film.PatientID = "RIGHT"
+        us.receive(film)
+        with FakePacs(port=port) as pacs:
+            us.run(now() + timedelta(hours=2))
+
+        assert [a.dataset.PatientID for a in pacs.arrivals] == ["RIGHT"]
+
+
+def test_what_an_earlier_crash_left_in_the_exchange_is_swept(make_config: MakeConfig) -> None:
+    with whole(make_config()) as us:
+        us.node.exchange.put("inputs/0123/2.25.1.dcm", b"a copy that nobody needs")
+        us.node.exchange.put("jobs/0123/outcome-1", b"an outcome that nobody needs")
+
+        us.runner.start()
+
+        assert list(us.node.exchange.keys("")) == []
+
+
+def test_a_host_name_that_nobody_knows_is_a_failure_to_retry(make_config: MakeConfig) -> None:
+    with whole(make_config({"PACS": "dimse://PACS@no-such-host.invalid:104"})) as us:
+        us.receive(testing.dx_instance(ViewPosition="LL"))
+        us.run()
+
+        (waiting,) = us.node.ledger.deliveries(DeliveryState.PENDING)
+        assert "not reachable" in waiting.reason
+
+
+def test_a_damaged_outcome_never_raises_anything_else() -> None:
+    from medgem_node.finding import Analysis
+    from medgem_node.job import BadOutcome, Outcome, decode_outcome, encode_outcome
+
+    blob = bytearray(encode_outcome(Outcome("j", Analysis("m", "1.0.0"))))
+    for at in range(len(blob)):
+        damaged = bytes(blob[:at]) + bytes([blob[at] ^ 0x10]) + bytes(blob[at + 1 :])
+        try:
+            decode_outcome(damaged)
+        except BadOutcome:
+            continue
+
+
 def test_a_corrected_patient_releases_a_study(make_config: MakeConfig) -> None:
     film = testing.dx_instance(ViewPosition="LL", PatientID="WRONG")
     with FakePacs() as pacs, whole(make_config({"PACS": pacs.url})) as us:

@@ -102,6 +102,7 @@ def upgrade() -> None:
     sa.UniqueConstraint('sop_instance_uid', 'destination', name=op.f('uq_delivery_sop_instance_uid_destination'))
     )
     op.create_index(op.f('ix_delivery_state_due_at'), 'delivery', ['state', 'due_at'], unique=False)
+    op.create_index(op.f('ix_delivery_job_id'), 'delivery', ['job_id'], unique=False)
 
 
 def downgrade() -> None:
