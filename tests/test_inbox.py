@@ -237,7 +237,7 @@ def test_the_ledger_knows_no_identity(inbox: Inbox) -> None:
     inbox.ledger.close()
     database = b"".join(p.read_bytes() for p in inbox.archive.root.parent.glob("ledger.sqlite*"))
     assert len(database) > 1000
-    for identity in (b"4711", b"Ida", b"19600229", b"ACC-0815"):
+    for identity in (b"SECRET-4711", b"Secret^Ida", b"19600229", b"ACC-0815"):  # whole: digits alone are in any UID
         assert identity not in database
 
 
