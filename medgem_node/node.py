@@ -324,7 +324,7 @@ def set_up_logging(level: str, file: Path | None = None) -> None:
     handler: dict[str, object] = {"class": "logging.StreamHandler", "formatter": "line"}
     if file is not None:
         handler = {"class": "logging.FileHandler", "filename": str(file), "formatter": "line"}
-    line = "%(asctime)s %(levelname)-7s %(processName)s[%(process)d] %(name)s: %(message)s"
+    line = "%(asctime)s %(levelname)-7s [%(process)d] %(name)s: %(message)s"
     logging.config.dictConfig(
         {
             "version": 1,

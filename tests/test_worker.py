@@ -15,6 +15,7 @@ from pydicom import Dataset, dcmwrite
 
 from medgem_node import plug, worker
 from medgem_node.card import ModelCard
+from medgem_node.config import shipped
 from medgem_node.errors import ModelRejected, NotApplicable
 from medgem_node.finding import Analysis
 from medgem_node.job import Job, decode_outcome
@@ -244,6 +245,19 @@ def test_a_line_that_is_no_job_ends_the_worker(url: str, store: Store, models: P
     with start(url, models) as process:
         out, _ = process.communicate("no job\n", timeout=100)
 
+    assert out == ""
+    assert process.returncode == 1
+
+
+def test_a_worker_that_is_about_to_end_does_not_ask_for_another_job(url: str, store: Store) -> None:
+    lost = Job("job1", "chest-xray", "1.0.0", ("inputs/job1/not-there.dcm",))
+
+    with start(url, shipped("models")) as process:
+        out, _ = process.communicate(lost.to_json() + "\n", timeout=100)
+
+    failure = decode_outcome(store.get(lost.outcome_key)).failure
+    assert failure is not None
+    assert failure.retryable
     assert out == ""
     assert process.returncode == 1
 
