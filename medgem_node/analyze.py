@@ -24,11 +24,13 @@ from medgem_node.config import Config
 from medgem_node.deid.profile import deidentify_bytes
 from medgem_node.deid.pseudonym import Pseudonyms
 from medgem_node.errors import CannotDeidentify, NotUnderstood
+from medgem_node.evidence import Source
 from medgem_node.finding import Analysis, Finding, not_analysed
 from medgem_node.inbox import patient
 from medgem_node.job import Job, decode_outcome
 from medgem_node.publication import result_uid, station, write_objects
 from medgem_node.seams import Store
+from medgem_node.viewer_profile import find_profile
 
 log = logging.getLogger(__name__)
 
@@ -91,8 +93,9 @@ def _analyze_study(
         uid = result_uid(pseudonyms, study_instance_uid, 1, card.name, card.version)
 
         def write(analysis: Analysis) -> dict[str, bytes]:
-            us, at = station(config, pseudonyms), datetime.now(UTC).astimezone()
-            made = write_objects(analysis, originals, card, uid, at, us, config.results.writers)
+            profile = find_profile(config.profiles, config.results.profile)
+            source = Source(card, station(config, pseudonyms), datetime.now(UTC).astimezone(), profile.region)
+            made = write_objects(analysis, originals, source, uid, profile.objects)
             return {f"{thing.Modality}-{thing.SOPInstanceUID}.dcm": part10.encode(thing) for thing in made}
 
         analysis, data_by_name = _written(analysis, write)

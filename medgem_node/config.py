@@ -78,9 +78,10 @@ class EngineSection:
 
 @dataclass(frozen=True, slots=True)
 class ResultsSection:
-    """What is written of an analysis, in this order."""
+    """What is written of an analysis: for which viewer or PACS. `profiles` is the folder that describes them."""
 
-    writers: tuple[str, ...] = ("segmentation", "heatmap", "measurement_report")
+    profile: str = "generic"
+    profiles: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,12 @@ class Config:
     def models(self) -> Path:
         """The models folder."""
         return Path(self.node.models).expanduser().absolute() if self.node.models else shipped("models")
+
+    @property
+    def profiles(self) -> Path:
+        """The folder of viewer profiles."""
+        own = self.results.profiles
+        return Path(own).expanduser().absolute() if own else shipped("conf") / "profiles"
 
     @property
     def database_url(self) -> str:

@@ -131,7 +131,7 @@ def check_peer(name: str, peer: Peer, config: Config) -> Iterator[Check]:
         return
     refused = [(what, loss) for sop_class, (what, loss) in RESULTS.items() if sop_class not in accepted]
     for what, loss in refused:
-        mend = "allow this SOP class at the PACS, or take its writer out of results.writers"
+        mend = "allow this SOP class at the PACS, or choose another viewer profile: results.profile"
         yield Check(subject, "warning", f"{peer} does not accept {what}: {loss}", mend)
     if not refused:
         yield Check(subject, "ok", f"{peer} answers, and accepts report, segmentation and heatmap")

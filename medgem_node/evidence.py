@@ -7,64 +7,36 @@ from the original as it was sent (`finish`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from copy import deepcopy
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
-from typing import Any
+from datetime import datetime
 
 import highdicom
 from highdicom import sr
 from pydicom import Dataset
-from pydicom.datadict import dictionary_VR
 from pydicom.filewriter import correct_ambiguous_vr
 from pydicom.sr.codedict import codes
-from pydicom.tag import Tag
 from pydicom.uid import UID
+from pydicom.valuerep import DSfloat
 
 from medgem_node import __version__
 from medgem_node.card import ModelCard
 from medgem_node.errors import MedgemError, ModelRejected
 from medgem_node.finding import Analysis, Code
+from medgem_node.geometry import plane, size, spacing_mm
+from medgem_node.header import LOSS, TYPE_2, ascii_, carry, identify, stamp, text_of
 
 RESEARCH = "research use only"
 WARNING = "RESEARCH USE ONLY - NOT FOR DIAGNOSIS"
-SERIES_NUMBER = {"segmentation": 9001, "heatmap": 9002, "measurement_report": 9003}
-
-_TYPE_2 = (
-    "PatientName",
-    "PatientID",
-    "PatientBirthDate",
-    "PatientSex",
-    "StudyDate",
-    "StudyTime",
-    "ReferringPhysicianName",
-    "StudyID",
-    "AccessionNumber",
-)
-# The modules Patient, General Study, Patient Study, Clinical Trial Subject and Study of PS3.3, without what is retired
-_MODULES = """
-TimezoneOffsetFromUTC IssuerOfPatientID IssuerOfPatientIDQualifiersSequence TypeOfPatientID PatientBirthTime
-PatientBirthDateInAlternativeCalendar PatientDeathDateInAlternativeCalendar PatientAlternativeCalendar
-OtherPatientIDsSequence OtherPatientNames EthnicGroup PatientComments QualityControlSubject
-PatientSpeciesDescription PatientSpeciesCodeSequence PatientBreedDescription PatientBreedCodeSequence
-BreedRegistrationSequence StrainDescription StrainNomenclature ResponsiblePerson ResponsiblePersonRole
-ResponsibleOrganization PatientIdentityRemoved DeidentificationMethod DeidentificationMethodCodeSequence
-StudyInstanceUID StudyDescription ProcedureCodeSequence ReferringPhysicianIdentificationSequence
-ConsultingPhysicianName ConsultingPhysicianIdentificationSequence IssuerOfAccessionNumberSequence PhysiciansOfRecord
-PhysiciansOfRecordIdentificationSequence NameOfPhysiciansReadingStudy PhysiciansReadingStudyIdentificationSequence
-RequestingService RequestingServiceCodeSequence ReasonForPerformedProcedureCodeSequence
-AdmittingDiagnosesDescription AdmittingDiagnosesCodeSequence PatientAge PatientSize PatientSizeCodeSequence
-PatientWeight MedicalAlerts Allergies SmokingStatus PregnancyStatus LastMenstrualDate PatientState Occupation
-AdditionalPatientHistory AdmissionID IssuerOfAdmissionIDSequence ReasonForVisit ReasonForVisitCodeSequence
-ServiceEpisodeID IssuerOfServiceEpisodeIDSequence ServiceEpisodeDescription PatientSexNeutered
-ClinicalTrialSponsorName ClinicalTrialProtocolID ClinicalTrialProtocolName ClinicalTrialSiteID ClinicalTrialSiteName
-ClinicalTrialSubjectID ClinicalTrialSubjectReadingID ClinicalTrialTimePointID ClinicalTrialTimePointDescription
-LongitudinalTemporalOffsetFromEvent LongitudinalTemporalEventType ConsentForClinicalTrialUseSequence
-ClinicalTrialProtocolEthicsCommitteeName ClinicalTrialProtocolEthicsCommitteeApprovalNumber
-"""
-_IDENTITY = (*_TYPE_2, *_MODULES.split())
-_LOSS = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
+SERIES_NUMBER = {
+    "measurement_report": 9001,
+    "segmentation": 9002,
+    "heatmap": 9003,
+    "parametric_map": 9004,
+    "presentation_state": 9005,
+    "key_objects": 9006,
+}
+"""In the order in which a radiologist looks: what is said, then where."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +51,35 @@ class Station:
 
 
 @dataclass(frozen=True, slots=True)
+class Earlier:
+    """The delivered results of the revision before this one, which the results of this one replace.
+
+    `uid(role)` is that revision's; `sop_class_uid` names the class of each SOP Instance UID that was delivered.
+    """
+
+    uid: Callable[[str], str]
+    sop_class_uid: Mapping[str, str]
+
+    def reference(self, role: str) -> tuple[str, str] | None:
+        """SOP Class and SOP Instance UID of the object that had `role`, if it was delivered."""
+        sop_instance_uid = self.uid(role)
+        found = self.sop_class_uid.get(sop_instance_uid)
+        return (found, sop_instance_uid) if found else None
+
+
+@dataclass(frozen=True, slots=True)
 class Source:
-    """Who writes, and when: what every object of one run says alike. `content_datetime` knows its zone."""
+    """Who writes, and when: what every object of one run says alike.
+
+    `content_datetime` knows its zone. `region` is how a report writes regions where it has the choice: `scoord` in
+    the image, `scoord3d` in space.
+    """
 
     card: ModelCard
     station: Station
     content_datetime: datetime
+    region: str = "scoord"
+    earlier: Earlier | None = None
 
     @property
     def algorithm(self) -> str:
@@ -97,21 +92,18 @@ class Source:
             raise ModelRejected(f"an analysis of {analysis.model} {analysis.version} came with {self.algorithm}'s card")
 
 
-def originals(analysis: Analysis, evidence: Sequence[Dataset], uid: Callable[[str], str]) -> tuple[Dataset, ...]:
-    """The evidence without our own objects, the analysed images first. Raises MedgemError if it mixes patients."""
-    ours = {uid(f"{kind}-{n}") for kind in ("seg", "sc") for n in range(1, len(analysis.images) + 1)}
-    found = [instance for instance in evidence if instance.SOPInstanceUID not in ours]
-    if len({(str(i.StudyInstanceUID), text_of(i, "PatientID")) for i in found}) != 1:
+def check(analysis: Analysis, originals: Sequence[Dataset]) -> None:
+    """Raises MedgemError if the originals mix patients or studies, or lack an image that was analysed."""
+    if len({(str(o.StudyInstanceUID), text_of(o, "PatientID")) for o in originals}) != 1:
         raise MedgemError("the evidence is not of one patient and one study, so no result is written")
-    order = {image: n for n, image in enumerate(analysis.images)}
-    if missing := order.keys() - {i.SOPInstanceUID for i in found}:
+    if missing := set(analysis.images) - {str(o.SOPInstanceUID) for o in originals}:
         raise MedgemError(f"{len(missing)} analysed images are not among the evidence, so no result is written")
-    return tuple(sorted(found, key=lambda i: order.get(i.SOPInstanceUID, len(order))))
 
 
-def result(evidence: Iterable[Dataset], sop_instance_uid: str) -> Dataset | None:
-    """The object that an earlier writer made, if it made one."""
-    return next((instance for instance in evidence if instance.SOPInstanceUID == sop_instance_uid), None)
+def analysed(analysis: Analysis, originals: Sequence[Dataset]) -> tuple[Dataset, ...]:
+    """The originals that were analysed, in the analysis' order."""
+    of_uid = {str(o.SOPInstanceUID): o for o in originals}
+    return tuple(of_uid[image] for image in analysis.images)
 
 
 def number(analysis: Analysis, image: str) -> int:
@@ -119,45 +111,20 @@ def number(analysis: Analysis, image: str) -> int:
     return analysis.images.index(image) + 1
 
 
-def text_of(instance: Dataset, keyword: str) -> str:
-    """A text attribute in its character set, without decoding it in the instance; empty where there is none."""
-    probe = Dataset()
-    carry(probe, instance, ("SpecificCharacterSet", keyword))
-    value = probe.get(keyword)
-    return "" if value is None else str(value).strip()
+def of_image(made: Iterable[Dataset], sop_class_uid: str, image: str) -> Dataset | None:
+    """The first object of a class that earlier writers of this run made from an image."""
+    return next((m for m in made if m.SOPClassUID == sop_class_uid and image in _sources(m)), None)
 
 
-def size(original: Dataset) -> tuple[int, int]:
-    """Rows and columns; (0, 0) where there is no image."""
-    try:
-        return max(0, int(original.get("Rows") or 0)), max(0, int(original.get("Columns") or 0))
-    except (TypeError, ValueError):
-        return 0, 0
-
-
-def spacing_mm(original: Dataset) -> tuple[float, float] | None:
-    """Between rows and between columns, by Pixel Spacing or else at the detector; None if unknown or not positive."""
-    for keyword in ("PixelSpacing", "ImagerPixelSpacing"):
-        try:
-            rows, columns = (
-                float(part) for part in text_of(original, keyword).strip("[]").replace(",", "\\").split("\\")
-            )
-        except ValueError:
-            continue
-        if 0 < rows < 100 and 0 < columns < 100:
-            return rows, columns
-    return None
-
-
-def is_projection(original: Dataset) -> bool:
-    """Whether it has no position in space of its own, as a radiograph."""
-    return not ("ImageOrientationPatient" in original and "ImagePositionPatient" in original)
+def _sources(made: Dataset) -> frozenset[str]:
+    of_series = (i for s in made.get("ReferencedSeriesSequence", ()) for i in s.ReferencedInstanceSequence)
+    return frozenset(str(i.ReferencedSOPInstanceUID) for i in (*of_series, *made.get("SourceImageSequence", ())))
 
 
 def stand_in(original: Dataset) -> Dataset:
     """A header with what highdicom needs to refer to an image, and no identity."""
     header = Dataset()
-    for keyword in _TYPE_2:
+    for keyword in TYPE_2:
         setattr(header, keyword, "")
     for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
         setattr(header, keyword, UID(str(original.get(keyword) or "")))
@@ -175,14 +142,15 @@ def placed(original: Dataset, frame_of_reference_uid: str) -> Dataset:
     header = stand_in(original)
     header.PositionReferenceIndicator = ""
     header.PixelSpacing = list(spacing_mm(original) or (1.0, 1.0))
-    if is_projection(original):
+    place = plane(original)
+    if place is None:
         header.FrameOfReferenceUID = frame_of_reference_uid
         header.ImageOrientationPatient, header.ImagePositionPatient = [1, 0, 0, 0, 1, 0], [0, 0, 0]
         header.SliceThickness = 1
         return header
     header.FrameOfReferenceUID = original.get("FrameOfReferenceUID") or frame_of_reference_uid
-    header.ImageOrientationPatient = original.ImageOrientationPatient
-    header.ImagePositionPatient = original.ImagePositionPatient
+    header.ImageOrientationPatient = [DSfloat(v, auto_format=True) for v in (*place.across, *place.down)]
+    header.ImagePositionPatient = [DSfloat(v, auto_format=True) for v in place.position_mm]
     header.SliceThickness = original.get("SliceThickness") or 1
     return header
 
@@ -262,24 +230,6 @@ def _entry(original: Dataset) -> sr.ContentItem | None:
     return entry
 
 
-def ascii_(text: str, length: int) -> str:
-    """Our own words in the one repertoire that every Specific Character Set has."""
-    return text.encode("ascii", "replace").decode("ascii").replace("\\", "/")[:length]
-
-
-def carry(target: Dataset, original: Dataset, keywords: Iterable[str]) -> None:
-    """Copies attributes; text stays the bytes that were sent, so no character is lost to a wrong declaration."""
-    for keyword in keywords:
-        tag, vr = Tag(keyword), dictionary_VR(keyword)
-        if tag not in original:
-            continue
-        sent: Any = original.get_item(tag)
-        if sent.is_raw and isinstance(sent.value, bytes) and vr != "SQ":
-            target[tag] = sent._replace(VR=vr, is_implicit_VR=False, is_little_endian=True)
-        else:
-            target[tag] = deepcopy(original[tag])
-
-
 def described(what: str) -> str:
     """A description (64 characters) that keeps its end, whatever the length of a model's name."""
     end = f" ({RESEARCH})"
@@ -288,46 +238,16 @@ def described(what: str) -> str:
 
 def finish(target: Dataset, original: Dataset, source: Source, what: str) -> None:
     """Gives an object its identity, its time, its equipment and its series: all that highdicom cannot know."""
-    _identify(target, original)
-    _stamp(target, original, source.content_datetime)
+    identify(target, original)
+    stamp(target, original, source.content_datetime)
     _equip(target, source)
     target.SeriesDescription = described(what)
     _name_private_schemes(target, source)
     if text_of(original, "LossyImageCompression") == "01" and target.Modality != "SR":
-        carry(target, original, _LOSS)
+        carry(target, original, LOSS)
     # From here on it is written as it stands: pydicom would decode and encode again what `carry` left as bytes
     correct_ambiguous_vr(target, True)
     target.set_original_encoding(False, True, target._character_set)
-
-
-def _identify(target: Dataset, original: Dataset) -> None:
-    for keyword in ("SpecificCharacterSet", *_IDENTITY):
-        if keyword in target:
-            del target[keyword]
-    if original.get("SpecificCharacterSet"):
-        target.SpecificCharacterSet = deepcopy(original.SpecificCharacterSet)
-    carry(target, original, _IDENTITY)
-    for keyword in _TYPE_2:
-        if keyword not in target:
-            setattr(target, keyword, "")
-
-
-def _stamp(target: Dataset, original: Dataset, at: datetime) -> None:
-    """Times in the original's zone. Where it names none, ours is named in DT only: an offset would redate the study."""
-    local = at.astimezone(_zone(text_of(original, "TimezoneOffsetFromUTC")) or at.tzinfo)
-    date, time = local.strftime("%Y%m%d"), local.strftime("%H%M%S")
-    for stem in ("InstanceCreation", "Content", "Series"):
-        setattr(target, f"{stem}Date", date)
-        setattr(target, f"{stem}Time", time)
-    if "DateOfSecondaryCapture" in target:
-        target.DateOfSecondaryCapture, target.TimeOfSecondaryCapture = date, time
-
-
-def _zone(offset: str) -> timezone | None:
-    if len(offset) != 5 or offset[0] not in "+-" or not offset[1:].isdigit():
-        return None
-    minutes = int(offset[1:3]) * 60 + int(offset[3:])
-    return timezone(timedelta(minutes=-minutes if offset[0] == "-" else minutes)) if minutes < 24 * 60 else None
 
 
 def _name_private_schemes(target: Dataset, source: Source) -> None:

@@ -2,7 +2,8 @@
 
 Coordinates are image coordinates of PS3.3 C.18.6: (0.0, 0.0) is the top left *corner* of the image, so the centre
 of the pixel with index (row 0, column 0) is (x 0.5, y 0.5). x runs along a row, y along a column.
-`image` and `images` are SOP Instance UIDs: pseudonymous in the worker, the original ones in the node.
+`image` and `images` are SOP Instance UIDs: pseudonymous in the worker, the original ones in the node. `frame` and
+`frames` are the numbers of frames in a multi-frame image, from 1; `images` then names the image once for each frame.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+TIERS = ("high", "medium", "review")
+"""Confidence in a finding: `review` asks for a second look before anything is made of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +66,15 @@ class Measurement:
     points: tuple[Point, ...] = ()
     mask: str = ""
     method: str = ""
+    frame: int = 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Mask:
-    """One segment. `pixels`: (frames, rows, columns) bool in the images' own geometry, a frame for each of `images`."""
+    """One segment. `pixels`: (frames, rows, columns) bool in the images' own geometry, a frame for each of `images`.
+
+    `frames` are the numbers of those frames in their images; empty: 1 for each.
+    """
 
     label: str
     category: Code
@@ -75,19 +83,36 @@ class Mask:
     pixels: NDArray[np.bool_]
     laterality: Code | None = None
     colour_rgb: tuple[int, int, int] = (64, 200, 255)
+    frames: tuple[int, ...] = ()
+
+    def plane(self, image: str, frame: int = 1) -> NDArray[np.bool_] | None:
+        """(rows, columns) of one frame; None where the mask does not speak of it."""
+        n = _index(self.images, self.frames, image, frame)
+        return None if n is None else self.pixels[n]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Heatmap:
     """Where the model looked. `values`: (frames, rows, columns) float in 0..1, spread evenly over each whole image.
 
-    Rows and columns may be fewer than the image's: a writer resizes.
+    Rows and columns may be fewer than the image's: a writer resizes. `frames` as in a Mask.
     """
 
     label: str
     images: tuple[str, ...]
     values: NDArray[np.float32]
     meaning: str = ""
+    frames: tuple[int, ...] = ()
+
+    def plane(self, image: str, frame: int = 1) -> NDArray[np.float32] | None:
+        """(rows, columns) of one frame; None where the heatmap does not speak of it."""
+        n = _index(self.images, self.frames, image, frame)
+        return None if n is None else self.values[n]
+
+
+def _index(images: tuple[str, ...], frames: tuple[int, ...], image: str, frame: int) -> int | None:
+    named = zip(images, frames or (1,) * len(images), strict=True)
+    return next((n for n, found in enumerate(named) if found == (image, frame)), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +130,8 @@ class Finding:
     laterality: Code | None = None
     mask: str = ""  # the label of its segment, if it has one
     measurements: tuple[Measurement, ...] = ()
+    frame: int = 1
+    tier: str = ""  # how sure, of a calibrated probability: one of TIERS; empty where it is not calibrated
 
 
 @dataclass(frozen=True, slots=True, eq=False)

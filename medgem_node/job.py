@@ -176,6 +176,7 @@ def _analysis(fields: dict[str, Any], arrays: Mapping[str, Any]) -> Analysis:
                 "code": Code(**mask["code"]),
                 "laterality": _code(mask["laterality"]),
                 "images": tuple(mask["images"]),
+                "frames": tuple(mask["frames"]),
                 "colour_rgb": tuple(mask["colour_rgb"]),
                 "pixels": _unpacked(arrays[f"mask{n}"], mask["pixels"]),
             }
@@ -187,6 +188,7 @@ def _analysis(fields: dict[str, Any], arrays: Mapping[str, Any]) -> Analysis:
             **{
                 **heatmap,
                 "images": tuple(heatmap["images"]),
+                "frames": tuple(heatmap["frames"]),
                 "values": arrays[f"heatmap{n}"].astype(np.float32),
             }
         )

@@ -75,8 +75,8 @@ def overlay(image: NDArray[np.uint8], analysis: Analysis, uid: str, title: Seque
     """The image as (rows, columns, 3) with heatmap, outlines, boxes, lines, a legend, and the title burned in."""
     canvas = Image.fromarray(image).convert("RGB")
     for heatmap in analysis.heatmaps:
-        if uid in heatmap.images:
-            _heat(canvas, heatmap.values[heatmap.images.index(uid)])
+        if (values := heatmap.plane(uid)) is not None:
+            _heat(canvas, values)
     pen = _Pen(canvas)
     for mask in analysis.masks:
         if uid in mask.images:
@@ -176,7 +176,8 @@ class _Pen:
 
     def mask(self, mask: Mask, uid: str) -> None:
         """Its outline."""
-        for polygon in outlines(mask.pixels[mask.images.index(uid)]):
+        pixels = mask.plane(uid)
+        for polygon in outlines(pixels) if pixels is not None else ():
             points = [(float(x), float(y)) for x, y in polygon]
             self.draw.line(points, fill=(*mask.colour_rgb, 230), width=self.width, joint="curve")
 

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from datetime import datetime
 
 from pydicom import Dataset
 
 from medgem_node import part10, plug
-from medgem_node.card import ModelCard, find_card
+from medgem_node.card import find_card
 from medgem_node.config import Config
 from medgem_node.deid.pseudonym import Pseudonyms
 from medgem_node.errors import MedgemError, NotUnderstood
-from medgem_node.evidence import Station
+from medgem_node.evidence import Source, Station
 from medgem_node.finding import Analysis, not_analysed
 from medgem_node.job import Outcome
 from medgem_node.ledger.ledger import LedgerJob, Result
 from medgem_node.seams import Store
+from medgem_node.viewer_profile import find_profile
 
 log = logging.getLogger(__name__)
 
@@ -57,10 +57,10 @@ def publish_job(
     card = find_card(config.models, job.job.model, job.job.version)
     uid = result_uid(pseudonyms, job.study_instance_uid, job.study_revision, job.job.model, job.job.version)
     at = (job.analysed_at or job.created_at).astimezone()  # local, with offset: dates in DICOM are the site's
-    us = station(config, pseudonyms)
+    us, profile = station(config, pseudonyms), find_profile(config.profiles, config.results.profile)
 
     def write(analysis: Analysis) -> tuple[tuple[Dataset, bytes], ...]:
-        made = write_objects(analysis, originals, card, uid, at, us, config.results.writers)
+        made = write_objects(analysis, originals, Source(card, us, at, profile.region), uid, profile.objects)
         return tuple((thing, part10.encode(thing)) for thing in made)
 
     analysis = _analysis(job, outcome, pseudonyms.uid_map(str(o.SOPInstanceUID) for o in originals))
@@ -83,24 +83,20 @@ def publish_job(
 def write_objects(
     analysis: Analysis,
     originals: Sequence[Dataset],
-    card: ModelCard,
+    source: Source,
     uid: Callable[[str], str],
-    at: datetime,
-    us: Station,
-    writers: Sequence[str],
+    objects: Sequence[str],
 ) -> tuple[Dataset, ...]:
-    """Every object that `writers` make of `analysis`, in their order. Raises WrongPatient."""
-    analysed = [o for o in originals if str(o.SOPInstanceUID) in analysis.images]
-    evidence: list[Dataset] = list(analysed or originals)
-    first = evidence[0]
-    objects: list[Dataset] = []
-    for name in writers:
-        writer = plug.load("writers", name).create(card, content_datetime=at, station=us)
-        for thing in writer.write(analysis, evidence, uid):
-            _check_patient(thing, first)
-            objects.append(thing)
-            evidence.append(thing)
-    return tuple(objects)
+    """Every object of the kinds `objects`, each written `writer` or `writer/variant`, in order. Raises WrongPatient."""
+    analysed = [o for o in originals if str(o.SOPInstanceUID) in analysis.images] or list(originals)
+    made: list[Dataset] = []
+    for kind in objects:
+        name, _, variant = kind.partition("/")
+        writer = plug.load("writers", name).create(source, *([variant] if variant else []))
+        for thing in writer.write(analysis, analysed, tuple(made), uid):
+            _check_patient(thing, analysed[0])
+            made.append(thing)
+    return tuple(made)
 
 
 def _original(data: bytes) -> Dataset:

@@ -64,14 +64,21 @@ class Detector(Protocol):
 
 
 class Writer(Protocol):
-    """Makes result objects under the patient's own identity, copied from the evidence.
+    """Makes result objects under the patient's own identity, copied from the originals.
 
-    `evidence` are the original instances that were analysed (headers and pixels), then the objects that earlier
-    writers made of the same analysis, so that a report can refer to its segmentation.
-    `uid(role)` is stable for one study, revision and model, so a retry writes the same UIDs.
+    `originals` are the instances that were analysed (headers and pixels); `made` the objects that earlier writers made
+    of the same analysis, so that a report can refer to its segmentation. `uid(role)` is stable for one study, revision
+    and model, so a retry writes the same UIDs. `create(source, variant)` makes a writer: `source` says who writes and
+    when, `variant` names one of the writer's `VARIANTS`, the first of which is the default.
     """
 
-    def write(self, analysis: Analysis, evidence: Sequence[Dataset], uid: Callable[[str], str]) -> Sequence[Dataset]:
+    def write(
+        self,
+        analysis: Analysis,
+        originals: Sequence[Dataset],
+        made: Sequence[Dataset],
+        uid: Callable[[str], str],
+    ) -> Sequence[Dataset]:
         """The objects; none where the analysis has nothing for this writer."""
 
 

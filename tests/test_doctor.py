@@ -70,7 +70,7 @@ def test_a_pacs_that_refuses_segmentations(make_config: MakeConfig) -> None:
 
     assert check.state == "warning"
     assert "does not accept Segmentation" in check.says
-    assert "results.writers" in check.mend
+    assert "results.profile" in check.mend
 
 
 def test_a_pacs_that_takes_everything(make_config: MakeConfig) -> None:

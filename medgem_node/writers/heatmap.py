@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 import highdicom
 from pydicom import Dataset
@@ -13,14 +12,17 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from medgem_node import evidence as ev
 from medgem_node import picture
-from medgem_node.card import ModelCard
-from medgem_node.evidence import Source, Station
+from medgem_node.evidence import Source
 from medgem_node.finding import Analysis
+from medgem_node.geometry import spacing_mm
+from medgem_node.header import carry
+
+VARIANTS = ("true-colour",)
 
 
-def create(card: ModelCard, *, content_datetime: datetime, station: Station) -> HeatmapWriter:
-    """The writer of what `card`'s model answers."""
-    return HeatmapWriter(Source(card, station, content_datetime))
+def create(source: Source, variant: str = VARIANTS[0]) -> HeatmapWriter:
+    """The writer of what the model of `source` answers. Raises ConfigError."""
+    return HeatmapWriter(source, variant)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +30,19 @@ class HeatmapWriter:
     """One picture for each image that the analysis says something of, all in one series."""
 
     source: Source
+    variant: str = VARIANTS[0]
 
-    def write(self, analysis: Analysis, evidence: Sequence[Dataset], uid: Callable[[str], str]) -> Sequence[Dataset]:
+    def write(
+        self,
+        analysis: Analysis,
+        originals: Sequence[Dataset],
+        made: Sequence[Dataset],
+        uid: Callable[[str], str],
+    ) -> Sequence[Dataset]:
         """The pictures; none if there is nothing to draw. Raises Unreadable if an image cannot be decoded."""
         self.source.check(analysis)
         drawn = _drawn(analysis)
-        originals = ev.originals(analysis, evidence, uid)
+        ev.check(analysis, originals)
         return tuple(self._picture(analysis, o, uid) for o in originals if str(o.SOPInstanceUID) in drawn)
 
     def _picture(self, analysis: Analysis, original: Dataset, uid: Callable[[str], str]) -> Dataset:
@@ -52,7 +61,7 @@ class HeatmapWriter:
             sop_instance_uid=uid(f"sc-{n}"),
             instance_number=n,
             manufacturer=self.source.station.manufacturer,
-            pixel_spacing=ev.spacing_mm(original),
+            pixel_spacing=spacing_mm(original),
             transfer_syntax_uid=ExplicitVRLittleEndian,
         )
         self._complete(capture, original)
@@ -64,7 +73,7 @@ class HeatmapWriter:
         capture.BurnedInAnnotation = "YES"
         capture.DerivationDescription = f"Drawn over the source image by {self.source.algorithm}, {ev.RESEARCH}"
         capture.PatientOrientation = ""
-        ev.carry(capture, original, ["PatientOrientation", "BodyPartExamined"])
+        carry(capture, original, ["PatientOrientation", "BodyPartExamined"])
         reference = Dataset()
         reference.ReferencedSOPClassUID = original.SOPClassUID
         reference.ReferencedSOPInstanceUID = original.SOPInstanceUID

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 
 import numpy as np
 from highdicom import sr
@@ -17,15 +16,19 @@ from highdicom.sr import ImageContentItem, RelationshipTypeValues
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
+from pydicom.uid import SecondaryCaptureImageStorage, SegmentationStorage
 
 from medgem_node import evidence as ev
 from medgem_node import picture
-from medgem_node.card import ModelCard
 from medgem_node.errors import MedgemError
-from medgem_node.evidence import Source, Station
+from medgem_node.evidence import Source
 from medgem_node.finding import Analysis, Box, Code, Finding, Measurement, Point
+from medgem_node.geometry import size
+from medgem_node.header import ascii_, text_of
 from medgem_node.outline import outlines
 from medgem_node.writers.segmentation import segment_number, tracking_role
+
+VARIANTS = ("comprehensive-3d",)
 
 FAILURES = (
     *("failed", "unreadable", "header", "pixel", "no-pixel", "transfer-syntax", "image-size", "constant-image"),
@@ -43,9 +46,9 @@ _PROCEDURES = {
 _QUALITATIVE = sr.CodedConcept("C0034375", "UMLS", "Qualitative Evaluations")  # TID 1500 row 12; in no CID
 
 
-def create(card: ModelCard, *, content_datetime: datetime, station: Station) -> ReportWriter:
-    """The writer of what `card`'s model answers."""
-    return ReportWriter(Source(card, station, content_datetime))
+def create(source: Source, variant: str = VARIANTS[0]) -> ReportWriter:
+    """The writer of what the model of `source` answers. Raises ConfigError."""
+    return ReportWriter(source, variant)
 
 
 class _Report(sr.Comprehensive3DSR):  # type: ignore[misc]
@@ -70,14 +73,14 @@ class _Run:
 
     source: Source
     analysis: Analysis
-    evidence: Sequence[Dataset]
+    originals: Sequence[Dataset]
+    made: Sequence[Dataset]
     uid: Callable[[str], str]
-    originals: tuple[Dataset, ...]
     taken: set[str] = field(default_factory=set)
     illustrated: set[str] = field(default_factory=set)
 
     def original(self, image: str) -> Dataset:
-        found = ev.result(self.originals, image)
+        found = next((o for o in self.originals if str(o.SOPInstanceUID) == image), None)
         if found is None or image not in self.analysis.images:
             raise MedgemError("the analysis speaks of an image that is not among those analysed")
         return found
@@ -96,18 +99,24 @@ class ReportWriter:
     """Always one report for an analysis, also for one that says why it could not be made."""
 
     source: Source
+    variant: str = VARIANTS[0]
 
-    def write(self, analysis: Analysis, evidence: Sequence[Dataset], uid: Callable[[str], str]) -> Sequence[Dataset]:
+    def write(
+        self,
+        analysis: Analysis,
+        originals: Sequence[Dataset],
+        made: Sequence[Dataset],
+        uid: Callable[[str], str],
+    ) -> Sequence[Dataset]:
         """The report."""
         self.source.check(analysis)
-        originals = ev.originals(analysis, evidence, uid)
-        run = _Run(self.source, analysis, evidence, uid, originals)
+        ev.check(analysis, originals)
+        run = _Run(self.source, analysis, originals, made, uid)
         groups = _answer(run) if analysis.applicable else [_refusal(run)]
         content = _content(run, groups)
         headers = [ev.stand_in(o) for o in originals]
-        ours = [r for r in evidence if str(r.SOPInstanceUID) not in {str(o.SOPInstanceUID) for o in originals}]
         report = _Report(
-            evidence=[*headers, *ours],
+            evidence=[*headers, *made],
             content=content[0],
             series_instance_uid=uid("sr-series"),
             series_number=ev.SERIES_NUMBER["measurement_report"],
@@ -144,12 +153,12 @@ def _refusal(run: _Run) -> sr.Template:
     analysis = run.analysis
     failed = analysis.reason.startswith(FAILURES)
     status = codes.cid6042.Failed if failed else codes.cid6042.NotAttempted
-    text = ev.ascii_(f"Not analysed: {analysis.detail or analysis.reason}", 1024)
+    text = ascii_(f"Not analysed: {analysis.detail or analysis.reason}", 1024)
     return _group(run, _subject(run), None, text, "RectangleROI", run.track("whole", ""), finding=status)
 
 
 def _subject(run: _Run) -> Dataset:
-    return next((o for o in run.originals if min(ev.size(o)) > 0), run.originals[0])
+    return next((o for o in run.originals if min(size(o)) > 0), run.originals[0])
 
 
 def _measurements_of(run: _Run, finding: Finding) -> list[Measurement]:
@@ -237,15 +246,15 @@ def _number(run: _Run, measurement: Measurement) -> _Number:
 def _outline(run: _Run, measurement: Measurement) -> tuple[NDArray[np.float64], ...]:
     """The largest piece of the segment, with few enough points to be edited."""
     for mask in run.analysis.masks:
-        if mask.label == measurement.mask and measurement.image in mask.images:
-            pixels = mask.pixels[mask.images.index(measurement.image)]
+        pixels = mask.plane(measurement.image, measurement.frame)
+        if mask.label == measurement.mask and pixels is not None:
             return tuple(outlines(pixels, tolerance=max(1.0, max(pixels.shape) / 500))[:1])
     return ()
 
 
 def _segment(run: _Run, image: str, label: str) -> list[sr.ContentItem]:
     """The segment of a mask, if it was written; beside the region, as TID 320 and 1410 take one of the two only."""
-    segmentation = ev.result(run.evidence, run.uid(f"seg-{ev.number(run.analysis, image)}"))
+    segmentation = ev.of_image(run.made, SegmentationStorage, image)
     n = segment_number(segmentation, label) if segmentation is not None else None
     if segmentation is None or n is None:
         return []
@@ -273,11 +282,11 @@ def _group(
     mask: str = "",
 ) -> sr.Template:
     """TID 1410; without a region, the whole image; TID 1501 for what has no pixels to point at."""
-    text = ev.ascii_(text, 1024)
-    rows, columns = ev.size(original)
+    text = ascii_(text, 1024)
+    rows, columns = size(original)
     ring = region if region is not None else _ring(Box(0, 0, columns, rows))
     common = {
-        "tracking_identifier": sr.TrackingIdentifier(tracking_uid, ev.ascii_(f"{_TOOL}:{tool}:{text}", 1024)),
+        "tracking_identifier": sr.TrackingIdentifier(tracking_uid, ascii_(f"{_TOOL}:{tool}:{text}", 1024)),
         "finding_type": finding,
         "finding_sites": sites,
         "algorithm_id": ev.algorithm(run.source, run.analysis, *parameters),
@@ -304,7 +313,7 @@ def _locate(group: sr.Template, original: Dataset, ring: NDArray[np.float64], nu
             item.ContentSequence = sr.ContentSequence()
         item.ContentSequence.extend(number.speaks_of)
         for points in number.outlines or (ring,):
-            inside = _within(points, *ev.size(original))
+            inside = _within(points, *size(original))
             item.ContentSequence.append(sr.CoordinatesForMeasurement("POLYLINE", inside, _image(original)))
 
 
@@ -318,7 +327,7 @@ def _illustration(run: _Run, original: Dataset) -> list[sr.ContentItem]:
     if image in run.illustrated or image not in run.analysis.images:
         return []
     run.illustrated.add(image)
-    shown = ev.result(run.evidence, run.uid(f"sc-{ev.number(run.analysis, image)}"))
+    shown = ev.of_image(run.made, SecondaryCaptureImageStorage, image)
     if shown is None:
         return []
     name, class_uid, instance_uid = codes.DCM.IllustrationOfFinding, shown.SOPClassUID, shown.SOPInstanceUID
@@ -349,7 +358,7 @@ def _within(points: NDArray[np.float64], rows: int, columns: int) -> NDArray[np.
 def _content(run: _Run, groups: Sequence[sr.Template]) -> sr.MeasurementReport:
     content = sr.MeasurementReport(
         observation_context=ev.observer(run.source),
-        procedure_reported=_PROCEDURES.get(ev.text_of(run.originals[0], "Modality"), codes.cid100.ImagingProcedure),
+        procedure_reported=_PROCEDURES.get(text_of(run.originals[0], "Modality"), codes.cid100.ImagingProcedure),
         imaging_measurements=groups,
     )
     tree = content[0].ContentSequence

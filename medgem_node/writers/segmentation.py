@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import highdicom
@@ -15,15 +14,18 @@ from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from medgem_node import evidence as ev
-from medgem_node.card import ModelCard
 from medgem_node.errors import MedgemError
-from medgem_node.evidence import Source, Station
+from medgem_node.evidence import Source
 from medgem_node.finding import Analysis, Mask
+from medgem_node.geometry import is_projection, size, spacing_mm
+from medgem_node.header import ascii_, carry
+
+VARIANTS = ("binary",)
 
 
-def create(card: ModelCard, *, content_datetime: datetime, station: Station) -> SegmentationWriter:
-    """The writer of what `card`'s model answers."""
-    return SegmentationWriter(Source(card, station, content_datetime))
+def create(source: Source, variant: str = VARIANTS[0]) -> SegmentationWriter:
+    """The writer of what the model of `source` answers. Raises ConfigError."""
+    return SegmentationWriter(source, variant)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +33,22 @@ class SegmentationWriter:
     """One object for each radiograph, as each has a frame of reference of its own; one for all slices of a volume."""
 
     source: Source
+    variant: str = VARIANTS[0]
 
-    def write(self, analysis: Analysis, evidence: Sequence[Dataset], uid: Callable[[str], str]) -> Sequence[Dataset]:
+    def write(
+        self,
+        analysis: Analysis,
+        originals: Sequence[Dataset],
+        made: Sequence[Dataset],
+        uid: Callable[[str], str],
+    ) -> Sequence[Dataset]:
         """The segmentations; none if no mask has a pixel."""
         self.source.check(analysis)
         if not analysis.applicable or not analysis.masks:
             return ()
-        originals = ev.originals(analysis, evidence, uid)
-        analysed = [o for o in originals if o.SOPInstanceUID in analysis.images]
-        objects = (self._segmentation(analysis, images, uid) for images in _groups(analysed))
+        ev.check(analysis, originals)
+        groups = _groups(list(ev.analysed(analysis, originals)))
+        objects = (self._segmentation(analysis, images, uid) for images in groups)
         return tuple(found for found in objects if found is not None)
 
     def _segmentation(self, analysis: Analysis, images: list[Dataset], uid: Callable[[str], str]) -> Dataset | None:
@@ -77,13 +86,13 @@ class SegmentationWriter:
     def _segment(self, analysis: Analysis, mask: Mask, k: int, tracking_uid: str) -> SegmentDescription:
         segment = SegmentDescription(
             segment_number=k,
-            segment_label=ev.ascii_(mask.label, 64),
+            segment_label=ascii_(mask.label, 64),
             segmented_property_category=ev.concept(mask.category),
             segmented_property_type=ev.concept(mask.code),
             algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
             algorithm_identification=ev.algorithm_sequence(self.source, analysis),
             tracking_uid=tracking_uid,
-            tracking_id=ev.ascii_(mask.label, 64),
+            tracking_id=ascii_(mask.label, 64),
             display_color=highdicom.color.CIELabColor.from_rgb(*mask.colour_rgb),
         )
         if mask.laterality is not None:  # a modifier of the property type, PS3.3 C.8.20.4.4
@@ -96,11 +105,11 @@ class SegmentationWriter:
         segmentation.DimensionOrganizationSequence[0].DimensionOrganizationUID = dimension_organization_uid
         for index in segmentation.DimensionIndexSequence:
             index.DimensionOrganizationUID = dimension_organization_uid
-        ev.carry(segmentation, original, ["BodyPartExamined"])
-        if ev.is_projection(original):  # General Image wants it where there is no Image Orientation (2C)
+        carry(segmentation, original, ["BodyPartExamined"])
+        if is_projection(original):  # General Image wants it where there is no Image Orientation (2C)
             segmentation.PatientOrientation = ""
-            ev.carry(segmentation, original, ["PatientOrientation"])
-            if ev.spacing_mm(original) is None:
+            carry(segmentation, original, ["PatientOrientation"])
+            if spacing_mm(original) is None:
                 segmentation.DerivationDescription = "Pixel spacing unknown: 1 mm is written, do not measure on it"
         ev.finish(segmentation, original, self.source, f"AI segmentation {self.source.algorithm}")
 
@@ -113,7 +122,7 @@ def tracking_role(label: str, n: int) -> str:
 def segment_number(segmentation: Dataset, label: str) -> int | None:
     """The number of the segment with a mask's label."""
     for segment in segmentation.SegmentSequence:
-        if segment.SegmentLabel == ev.ascii_(label, 64):
+        if segment.SegmentLabel == ascii_(label, 64):
             return int(segment.SegmentNumber)
     return None
 
@@ -121,7 +130,7 @@ def segment_number(segmentation: Dataset, label: str) -> int | None:
 def _groups(images: list[Dataset]) -> Iterator[list[Dataset]]:
     volumes: dict[tuple[str, str], list[Dataset]] = {}
     for image in images:
-        if ev.is_projection(image):
+        if is_projection(image):
             yield [image]
         else:
             key = (str(image.SeriesInstanceUID), str(image.get("FrameOfReferenceUID")))
@@ -131,11 +140,11 @@ def _groups(images: list[Dataset]) -> Iterator[list[Dataset]]:
 
 def _pixels(mask: Mask, images: list[Dataset]) -> NDArray[np.bool_]:
     """(images, rows, columns), False where the mask does not speak of an image. Raises MedgemError if sizes differ."""
-    rows, columns = ev.size(images[0])
+    rows, columns = size(images[0])
     pixels = np.zeros((len(images), rows, columns), bool)
     for k, image in enumerate(images):
-        if image.SOPInstanceUID in mask.images:
-            frame = mask.pixels[mask.images.index(image.SOPInstanceUID)]
+        frame = mask.plane(str(image.SOPInstanceUID))
+        if frame is not None:
             if frame.shape != (rows, columns):
                 raise MedgemError(f"mask {mask.label} is {frame.shape}, its image {(rows, columns)} pixels")
             pixels[k] = frame

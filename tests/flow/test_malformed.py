@@ -318,7 +318,7 @@ def us(models: Path) -> Iterator[Whole]:
         (folder / "node.toml").write_text(
             f'[node]\ndata = "{folder / "data"}"\nmodels = "{models}"\n[receive]\nhost = "127.0.0.1"\nport = 0\n'
             f"minimum_free_mb = 1\nmaximum_instance_mb = 8\nidle_seconds = {IDLE_SECONDS}\n"
-            '[pipeline]\nquiet_seconds = 0.0\n[results]\nwriters = ["measurement_report"]\n'
+            '[pipeline]\nquiet_seconds = 0.0\n[results]\nprofile = "generic"\n'
         )
         (folder / "rules.toml").write_text(RULES)
         with whole(configuration.read_config(folder / "node.toml")) as opened:

@@ -25,11 +25,10 @@ def orthanc(tmp_path: Path) -> Iterator[pacs.Orthanc]:
 
 
 def _results(analysis: Analysis, film: Dataset) -> list[Dataset]:
-    evidence = [film]
+    made: list[Dataset] = []
     for module in (segmentation, heatmap, measurement_report):
-        writer = module.create(chest.CARD, content_datetime=chest.AT, station=chest.STATION)
-        evidence.extend(writer.write(analysis, evidence, chest.uid))
-    return evidence[1:]
+        made.extend(module.create(chest.SOURCE).write(analysis, [film], made, chest.uid))
+    return made
 
 
 def test_the_viewer_shows_findings_segments_and_heatmap_of_a_film(orthanc: pacs.Orthanc, tmp_path: Path) -> None:

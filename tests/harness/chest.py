@@ -15,7 +15,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
 
 from medgem_node.card import ModelCard
-from medgem_node.evidence import Station
+from medgem_node.evidence import Source, Station
 from medgem_node.finding import Analysis, Box, Code, Finding, Heatmap, Mask, Measurement, Point
 
 AT = datetime(2026, 3, 2, 9, 45, 7, tzinfo=UTC)
@@ -38,6 +38,7 @@ CARD = ModelCard(
     findings=(),
     measurements=(),
 )
+SOURCE = Source(CARD, STATION, AT)
 CARDIOMEGALY = Code("8186001", "SCT", "Cardiomegaly")
 HEART, LUNG = Code("80891009", "SCT", "Heart"), Code("39607008", "SCT", "Lung")
 ORGAN = Code("91723000", "SCT", "Anatomical Structure")

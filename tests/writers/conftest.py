@@ -9,6 +9,7 @@ from harness.chest import as_sent
 from pydicom import Dataset
 
 from medgem_node.card import ModelCard
+from medgem_node.evidence import Source
 from medgem_node.finding import Analysis
 from medgem_node.writers import heatmap, measurement_report, segmentation
 
@@ -22,12 +23,11 @@ def write() -> Write:
     def written(
         analysis: Analysis, originals: Sequence[Dataset], at: datetime = chest.AT, card: ModelCard = chest.CARD
     ) -> dict[str, Dataset]:
-        evidence = [as_sent(original) for original in originals]
-        results = []
+        source = Source(card, chest.STATION, at)
+        sent = [as_sent(original) for original in originals]
+        made: list[Dataset] = []
         for module in (segmentation, heatmap, measurement_report):
-            made = module.create(card, content_datetime=at, station=chest.STATION).write(analysis, evidence, chest.uid)
-            evidence.extend(made)
-            results.extend(as_sent(m) for m in made)
-        return {f"{r.Modality} {r.InstanceNumber}": r for r in results}
+            made.extend(module.create(source).write(analysis, sent, made, chest.uid))
+        return {f"{r.Modality} {r.InstanceNumber}": r for r in map(as_sent, made)}
 
     return written

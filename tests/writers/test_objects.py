@@ -75,8 +75,7 @@ def test_a_name_survives_being_looked_at_before(write) -> None:
     assert str(seen.PatientName) == NAMES["Japanese"][1]
 
     for module in (segmentation, heatmap, measurement_report):
-        writer = module.create(chest.CARD, content_datetime=chest.AT, station=chest.STATION)
-        for result in writer.write(chest.analysis(seen), [seen], chest.uid):
+        for result in module.create(chest.SOURCE).write(chest.analysis(seen), [seen], [], chest.uid):
             assert _raw(result, "PatientName") == sent
 
 
@@ -114,8 +113,7 @@ def test_a_patient_id_in_any_alphabet_is_one_patient_whoever_looked_at_it(write)
     first, second = map(as_sent, films)
     assert first.PatientID == "患者7"
 
-    writer = measurement_report.create(chest.CARD, content_datetime=chest.AT, station=chest.STATION)
-    (report,) = writer.write(REFUSAL, [first, second], chest.uid)
+    (report,) = measurement_report.create(chest.SOURCE).write(REFUSAL, [first, second], [], chest.uid)
 
     assert as_sent(report).PatientID == "患者7"
 
