@@ -38,7 +38,8 @@ class Plane:
         rows_mm, columns_mm = self.spacing_mm
         centred = np.asarray(points, np.float64) - 0.5
         along = centred[:, :1] * columns_mm * np.asarray(self.across)
-        return np.asarray(self.position_mm) + along + centred[:, 1:2] * rows_mm * np.asarray(self.down)
+        positions: NDArray[np.float64] = np.asarray(self.position_mm) + along
+        return positions + centred[:, 1:2] * rows_mm * np.asarray(self.down)
 
     def to_image(self, positions: NDArray[np.float64]) -> NDArray[np.float64]:
         """(n, 3) positions projected onto the frame, as (n, 2) image coordinates."""
