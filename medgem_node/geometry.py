@@ -68,7 +68,7 @@ def frames(original: Dataset) -> int:
 
 def spacing_mm(original: Dataset, frame: int = 1) -> tuple[float, float] | None:
     """Between rows and between columns, by Pixel Spacing or else at the detector; None if unknown or not positive."""
-    measures = _functional_group(original, "PixelMeasuresSequence", frame)
+    measures = functional_group(original, "PixelMeasuresSequence", frame)
     for holder, keyword in ((measures, "PixelSpacing"), (original, "PixelSpacing"), (original, "ImagerPixelSpacing")):
         try:
             rows, columns = (
@@ -83,8 +83,8 @@ def spacing_mm(original: Dataset, frame: int = 1) -> tuple[float, float] | None:
 
 def plane(original: Dataset, frame: int = 1) -> Plane | None:
     """Where a frame lies, by its own attributes or its functional groups; None if it has no place, as a radiograph."""
-    place = _functional_group(original, "PlanePositionSequence", frame)
-    turn = _functional_group(original, "PlaneOrientationSequence", frame)
+    place = functional_group(original, "PlanePositionSequence", frame)
+    turn = functional_group(original, "PlaneOrientationSequence", frame)
     try:
         position = [float(v) for v in (place if "ImagePositionPatient" in place else original).ImagePositionPatient]
         orientation = [
@@ -107,7 +107,7 @@ def is_projection(original: Dataset) -> bool:
     return plane(original) is None
 
 
-def _functional_group(original: Dataset, keyword: str, frame: int) -> Dataset:
+def functional_group(original: Dataset, keyword: str, frame: int) -> Dataset:
     """A functional group of an enhanced image (PS3.3 C.7.6.16): the frame's own, else the shared one; else empty."""
     of_frames = original.get("PerFrameFunctionalGroupsSequence") or []
     shared = original.get("SharedFunctionalGroupsSequence") or []
