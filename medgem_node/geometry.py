@@ -37,9 +37,11 @@ class Plane:
         """(n, 2) image coordinates as (n, 3) positions, mm in LPS."""
         rows_mm, columns_mm = self.spacing_mm
         centred = np.asarray(points, np.float64) - 0.5
-        along = centred[:, :1] * columns_mm * np.asarray(self.across)
-        positions: NDArray[np.float64] = np.asarray(self.position_mm) + along
-        return positions + centred[:, 1:2] * rows_mm * np.asarray(self.down)
+        positions: NDArray[np.float64] = np.asarray(self.position_mm) + centred @ [
+            np.multiply(self.across, columns_mm),
+            np.multiply(self.down, rows_mm),
+        ]
+        return positions
 
     def to_image(self, positions: NDArray[np.float64]) -> NDArray[np.float64]:
         """(n, 3) positions projected onto the frame, as (n, 2) image coordinates."""
