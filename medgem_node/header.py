@@ -47,6 +47,20 @@ LongitudinalTemporalOffsetFromEvent LongitudinalTemporalEventType ConsentForClin
 ClinicalTrialProtocolEthicsCommitteeName ClinicalTrialProtocolEthicsCommitteeApprovalNumber
 """
 _IDENTITY = (*TYPE_2, *_MODULES.split())
+_REQUEST_TYPE_2 = (
+    *("AccessionNumber", "PlacerOrderNumberImagingServiceRequest", "FillerOrderNumberImagingServiceRequest"),
+    *("RequestedProcedureID", "RequestedProcedureDescription"),
+)
+_REQUEST = (
+    *(
+        "StudyInstanceUID",
+        "ReferencedStudySequence",
+        "IssuerOfAccessionNumberSequence",
+        "ReasonForTheRequestedProcedure",
+    ),
+    *("OrderPlacerIdentifierSequence", "OrderFillerIdentifierSequence", "RequestedProcedureCodeSequence"),
+    "ReasonForRequestedProcedureCodeSequence",
+)
 LOSS = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
 
 
@@ -87,6 +101,28 @@ def identify(target: Dataset, original: Dataset) -> None:
     for keyword in TYPE_2:
         if keyword not in target:
             setattr(target, keyword, "")
+    _request(target, original)
+
+
+def _request(target: Dataset, original: Dataset) -> None:
+    """Names the orders that the study was made for: as a series does it (PS3.3 C.7.3.1), or a document (C.17.2)."""
+    requests = original.get("RequestAttributesSequence") or ()
+    if not requests:
+        return
+    if target.Modality not in ("SR", "KO"):
+        carry(target, original, ["RequestAttributesSequence"])
+        return
+    target.ReferencedRequestSequence = [_referenced(request, original) for request in requests]
+
+
+def _referenced(request: Dataset, original: Dataset) -> Dataset:
+    item = Dataset()
+    item.ReferencedStudySequence = item.RequestedProcedureCodeSequence = []
+    for keyword in _REQUEST_TYPE_2:
+        setattr(item, keyword, "")
+    carry(item, original, ["StudyInstanceUID", "AccessionNumber", "IssuerOfAccessionNumberSequence"])
+    carry(item, request, [*_REQUEST_TYPE_2, *_REQUEST])
+    return item
 
 
 def stamp(target: Dataset, original: Dataset, at: datetime) -> None:
