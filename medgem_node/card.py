@@ -33,7 +33,8 @@ class ModelCard:
     """What the node knows of a model: who it is, what it may see, what its outputs mean.
 
     `network`, `preprocessing`, `selection`, `gate`, `masks`, `findings` and `measurements` are the manifest's tables,
-    read by the detector; `weights_sha256` is checked whenever the weights are loaded.
+    read by the detector; `weights_sha256` is checked whenever the weights are loaded. `may_say_normal` tells whether a
+    study in which nothing was found may be called normal: only a model that looks for all that matters may.
     """
 
     name: str
@@ -52,6 +53,7 @@ class ModelCard:
     masks: tuple[Mapping[str, Any], ...]
     findings: tuple[Mapping[str, Any], ...]
     measurements: tuple[Mapping[str, Any], ...]
+    may_say_normal: bool = False
 
     @property
     def device_uid(self) -> str:
@@ -116,6 +118,7 @@ def read_card(folder: Path) -> ModelCard:
             masks=tuple(fields.get("masks", ())),
             findings=tuple(fields.get("findings", ())),
             measurements=tuple(fields.get("measurements", ())),
+            may_say_normal=model.get("may_say_normal", False),
         )
     except (KeyError, TypeError) as exc:
         raise ModelRejected(f"{path}: key {exc} is missing") from exc
@@ -134,6 +137,18 @@ def _check(card: ModelCard, path: Path) -> None:
         raise ModelRejected(f'{path}: weights file "{card.weights}" must lie in the model\'s own folder')
     if not re.fullmatch(r"[0-9a-f]{64}", card.weights_sha256):
         raise ModelRejected(f"{path}: weights sha256 is malformed")
+    if not isinstance(card.may_say_normal, bool):
+        raise ModelRejected(f"{path}: may_say_normal in [model] must be true or false")
+    for fields in card.findings:
+        _check_tiers(fields.get("tiers"), path)
+
+
+def _check_tiers(tiers: Any, path: Path) -> None:
+    if tiers is None:
+        return
+    high, medium = (tiers.get("high"), tiers.get("medium")) if isinstance(tiers, dict) and len(tiers) == 2 else (0, 0)
+    if not isinstance(high, float) or not isinstance(medium, float) or not 1 >= high >= medium > 0.5:
+        raise ModelRejected(f"{path}: tiers in [[findings]] must be {{ high = 0.9, medium = 0.7 }}, 1 to above 0.5")
 
 
 def find_cards(models: Path) -> tuple[ModelCard, ...]:

@@ -15,6 +15,7 @@ import highdicom
 from highdicom import sr
 from pydicom import Dataset
 from pydicom.filewriter import correct_ambiguous_vr
+from pydicom.multival import MultiValue
 from pydicom.sr.codedict import codes
 from pydicom.uid import UID
 from pydicom.valuerep import DSfloat
@@ -111,14 +112,21 @@ def number(analysis: Analysis, image: str) -> int:
     return analysis.images.index(image) + 1
 
 
-def of_image(made: Iterable[Dataset], sop_class_uid: str, image: str) -> Dataset | None:
-    """The first object of a class that earlier writers of this run made from an image."""
-    return next((m for m in made if m.SOPClassUID == sop_class_uid and image in _sources(m)), None)
+def of_image(made: Iterable[Dataset], sop_class_uid: str, image: str, frame: int = 1) -> Dataset | None:
+    """The first object of a class that earlier writers of this run made from an image, or from one of its frames."""
+    return next((m for m in made if m.SOPClassUID == sop_class_uid and _is_of(m, image, frame)), None)
 
 
-def _sources(made: Dataset) -> frozenset[str]:
+def _is_of(made: Dataset, image: str, frame: int) -> bool:
+    """Whether `made` names the image as its source; where it names frames, whether this one is among them."""
     of_series = (i for s in made.get("ReferencedSeriesSequence", ()) for i in s.ReferencedInstanceSequence)
-    return frozenset(str(i.ReferencedSOPInstanceUID) for i in (*of_series, *made.get("SourceImageSequence", ())))
+    for item in (*made.get("SourceImageSequence", ()), *of_series):
+        if item.ReferencedSOPInstanceUID == image:
+            named = item.get("ReferencedFrameNumber")
+            numbers = named if isinstance(named, MultiValue) else [named]
+            if named is None or frame in map(int, numbers):
+                return True
+    return False
 
 
 def stand_in(original: Dataset) -> Dataset:
@@ -197,37 +205,6 @@ def observer(source: Source) -> sr.ObservationContext:
     )
     context = sr.ObserverContext(observer_type=codes.DCM.Device, observer_identifying_attributes=device)
     return sr.ObservationContext(observer_device_context=context)
-
-
-def library(images: Iterable[Dataset]) -> list[sr.ContainerContentItem]:
-    """TID 1600 with what can be said of every image; one without Rows is named in the evidence only."""
-    entries = [entry for entry in map(_entry, images) if entry is not None]
-    if not entries:
-        return []
-    contains = sr.RelationshipTypeValues.CONTAINS
-    group = sr.ContainerContentItem(codes.DCM.ImageLibraryGroup, relationship_type=contains)
-    group.ContentSequence = sr.ContentSequence(entries)
-    whole = sr.ContainerContentItem(codes.DCM.ImageLibrary, relationship_type=contains)
-    whole.ContentSequence = sr.ContentSequence([group])
-    return [whole]
-
-
-def _entry(original: Dataset) -> sr.ContentItem | None:
-    if min(size(original)) == 0:
-        return None
-    header = stand_in(original)
-    header.Modality = ""  # else highdicom asks for spacing and orientation, which real headers lack
-    entry = sr.ImageContentItem(
-        codes.SCT.Source,
-        header.SOPClassUID,
-        header.SOPInstanceUID,
-        relationship_type=sr.RelationshipTypeValues.CONTAINS,
-    )
-    try:
-        entry.ContentSequence = sr.ContentSequence(sr.ImageLibraryEntryDescriptors(header))
-    except (KeyError, ValueError):  # no image of a kind that highdicom knows
-        return None
-    return entry
 
 
 def described(what: str) -> str:
