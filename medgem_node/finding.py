@@ -8,7 +8,7 @@ of the pixel with index (row 0, column 0) is (x 0.5, y 0.5). x runs along a row,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -70,20 +70,86 @@ class Measurement:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Bits:
+    """The frames of a mask, one bit a pixel: 512 x 512 x 400 voxels in 13 MB. Read as an array of them: `bits[n]`.
+
+    `data`: (frames, bytes) uint8. Each frame begins on a byte; the first pixel is the lowest bit (PS3.5 section 8.1.1).
+    Raises ValueError if the bytes are not those of such frames.
+    """
+
+    data: NDArray[np.uint8]
+    rows: int
+    columns: int
+
+    def __post_init__(self) -> None:
+        if self.rows < 1 or self.columns < 1 or self.data.ndim != 2 or self.data.dtype != np.uint8:
+            raise ValueError("no frames of bits")
+        size_bytes = (self.rows * self.columns + 7) // 8
+        if self.data.shape[1] != size_bytes:
+            raise ValueError(f"a frame of {self.data.shape[1]} bytes, not {size_bytes}")
+        rest = self.rows * self.columns % 8
+        if rest and (self.data[:, -1] >> rest).any():
+            raise ValueError("bits behind the last pixel of a frame")
+
+    @classmethod
+    def from_frames(cls, frames: Iterable[NDArray[np.bool_]]) -> Bits:
+        """Packs (rows, columns) after (rows, columns), so that no more than one frame is ever unpacked."""
+        packed, shapes = [], set()
+        for frame in frames:
+            shapes.add(frame.shape)
+            packed.append(np.packbits(np.asarray(frame, bool), bitorder="little"))
+        if len(shapes) != 1:
+            raise ValueError(f"frames of {len(shapes)} sizes; a mask has one")
+        rows, columns = shapes.pop()
+        return cls(np.stack(packed), int(rows), int(columns))
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Frames, rows, columns."""
+        return len(self.data), self.rows, self.columns
+
+    def any(self) -> bool:
+        """Whether a pixel is set."""
+        return bool(self.data.any())
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, n: int) -> NDArray[np.bool_]:
+        """(rows, columns) of one frame, from 0."""
+        flat = np.unpackbits(self.data[n], count=self.rows * self.columns, bitorder="little")
+        return flat.view(bool).reshape(self.rows, self.columns)
+
+
+def packed(pixels: NDArray[np.bool_] | Bits) -> Bits:
+    """(frames, rows, columns), one bit a pixel."""
+    if isinstance(pixels, Bits):
+        return pixels
+    frames, rows, columns = pixels.shape
+    flat = np.asarray(pixels, bool).reshape(frames, rows * columns)
+    return Bits(np.packbits(flat, axis=1, bitorder="little"), rows, columns)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Mask:
     """One segment. `pixels`: (frames, rows, columns) bool in the images' own geometry, a frame for each of `images`.
 
-    `frames` are the numbers of those frames in their images; empty: 1 for each.
+    A volume's are packed (`Bits`), and so are all that come out of an Outcome. `frames` are the numbers of those frames
+    in their images; empty: 1 for each.
     """
 
     label: str
     category: Code
     code: Code
     images: tuple[str, ...]
-    pixels: NDArray[np.bool_]
+    pixels: NDArray[np.bool_] | Bits
     laterality: Code | None = None
     colour_rgb: tuple[int, int, int] = (64, 200, 255)
     frames: tuple[int, ...] = ()
+
+    def order(self) -> dict[tuple[str, int], int]:
+        """Which of `pixels` is which frame, by image and frame number."""
+        return {named: n for n, named in enumerate(_named(self.images, self.frames))}
 
     def plane(self, image: str, frame: int = 1) -> NDArray[np.bool_] | None:
         """(rows, columns) of one frame; None where the mask does not speak of it."""
@@ -111,8 +177,11 @@ class Heatmap:
 
 
 def _index(images: tuple[str, ...], frames: tuple[int, ...], image: str, frame: int) -> int | None:
-    named = zip(images, frames or (1,) * len(images), strict=True)
-    return next((n for n, found in enumerate(named) if found == (image, frame)), None)
+    return next((n for n, named in enumerate(_named(images, frames)) if named == (image, frame)), None)
+
+
+def _named(images: tuple[str, ...], frames: tuple[int, ...]) -> Iterable[tuple[str, int]]:
+    return zip(images, frames or (1,) * len(images), strict=True)
 
 
 @dataclass(frozen=True, slots=True)
