@@ -10,6 +10,7 @@ import logging
 import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
@@ -28,9 +29,8 @@ from medgem_node.evidence import Source
 from medgem_node.finding import Analysis, Finding, not_analysed
 from medgem_node.inbox import patient
 from medgem_node.job import Job, decode_outcome
-from medgem_node.publication import result_uid, station, write_objects
+from medgem_node.publication import check_profile, result_uid, station, write_objects
 from medgem_node.seams import Store
-from medgem_node.viewer_profile import find_profile
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +53,7 @@ def analyze(
 
     The pseudonym key lives only as long as the call, so two runs give two sets of objects.
     """
+    check_profile(config.profile())
     studies: dict[str, list[Dataset]] = {}
     for path in files:
         try:
@@ -93,10 +94,11 @@ def _analyze_study(
         uid = result_uid(pseudonyms, study_instance_uid, 1, card.name, card.version)
 
         def write(analysis: Analysis) -> dict[str, bytes]:
-            profile = find_profile(config.profiles, config.results.profile)
+            profile = replace(config.profile(), instead={})  # nobody is there to refuse anything
             source = Source(card, station(config, pseudonyms), datetime.now(UTC).astimezone(), profile.region)
-            made = write_objects(analysis, originals, source, uid, profile.objects)
-            return {f"{thing.Modality}-{thing.SOPInstanceUID}.dcm": part10.encode(thing) for thing in made}
+            made = write_objects(analysis, originals, source, uid, profile)
+            instances = [thing.instance for thing in made]
+            return {f"{i.Modality}-{i.SOPInstanceUID}.dcm": part10.encode(i) for i in instances}
 
         analysis, data_by_name = _written(analysis, write)
         for name, data in data_by_name.items():

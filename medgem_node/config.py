@@ -18,6 +18,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from medgem_node.errors import ConfigError
 from medgem_node.peer import ae_title
 from medgem_node.rule import Rule
+from medgem_node.viewer_profile import ViewerProfile, read_profiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,7 @@ class Config:
     destinations: Mapping[str, str] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
     deid: Mapping[str, Any] = field(default_factory=dict)
+    viewer_profiles: Mapping[str, ViewerProfile] = field(default_factory=dict)
     source: str = "defaults"
 
     @property
@@ -124,6 +126,16 @@ class Config:
         """The folder of viewer profiles."""
         own = self.results.profiles
         return Path(own).expanduser().absolute() if own else shipped("conf") / "profiles"
+
+    def profile(self, name: str = "") -> ViewerProfile:
+        """The viewer profile `name`; without a name the node's own."""
+        return self.viewer_profiles[name or self.results.profile]
+
+    @property
+    def used_profiles(self) -> tuple[ViewerProfile, ...]:
+        """The profiles that the node or one of its rules names, each once."""
+        names = dict.fromkeys((self.results.profile, *(r.profile for r in self.rules if r.profile)))
+        return tuple(self.viewer_profiles[name] for name in names)
 
     @property
     def database_url(self) -> str:
@@ -170,7 +182,8 @@ def read_config(path: Path | None = None, settings: Iterable[str] = ()) -> Confi
         raise ConfigError(f'{source}: [destinations] holds lines of the form NAME = "dimse://AETITLE@host:port"')
     config: Config = replace(_build(Config, content, source, ""), destinations=destinations, source=source)
     rules_path = path.parent / config.node.rules
-    config = replace(config, rules=read_rules(rules_path), deid=_read_deid(path.parent / config.node.deid))
+    deid = _read_deid(path.parent / config.node.deid)
+    config = replace(config, rules=read_rules(rules_path), deid=deid, viewer_profiles=read_profiles(config.profiles))
     _check(config, str(rules_path))
     return config
 
@@ -225,7 +238,7 @@ def _build(cls: Any, content: Any, source: str, section: str) -> Any:
     known = [
         f.name
         for f in fields(cls)
-        if f.name not in ("source", *(("rules", "destinations", "deid") if cls is Config else ()))
+        if f.name not in ("source", *(("rules", "destinations", "deid", "viewer_profiles") if cls is Config else ()))
     ]
     values: dict[str, Any] = {}
     for key, value in content.items():
@@ -288,10 +301,23 @@ def _check(config: Config, rules_path: str) -> None:
                 raise ConfigError(f"{source}: {entry.name} = {value} is too small")
     if config.node.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
         raise ConfigError(f'{source}: node.log_level = "{config.node.log_level}" must be DEBUG, INFO, WARNING or ERROR')
+    _check_profile(config, config.results.profile, f"{source}: results.profile")
     for rule in config.rules:
+        if rule.profile:
+            _check_profile(config, rule.profile, f'{rules_path}: rule "{rule.name}": profile')
         for name in rule.send_to:
             if name not in config.destinations:
                 raise ConfigError(
                     f'{rules_path}: rule "{rule.name}" sends to "{name}", which is not in [destinations] of {source}'
                     f"{_suggestion(name, list(config.destinations))}"
                 )
+
+
+def _check_profile(config: Config, name: str, where: str) -> None:
+    if name not in config.viewer_profiles:
+        known = list(config.viewer_profiles)
+        raise ConfigError(
+            f'{where} = "{name}": there is no such file in {config.profiles}{_suggestion(name, known)}'
+            if known
+            else f"{where}: there is no viewer profile in {config.profiles}; correct results.profiles"
+        )

@@ -38,6 +38,7 @@ from medgem_node.inbox import Inbox
 from medgem_node.job import JobState
 from medgem_node.ledger.ledger import Ledger
 from medgem_node.pipeline import STEPS, Pipeline
+from medgem_node.publication import check_profile
 from medgem_node.seams import Destination, Store
 
 log = logging.getLogger(__name__)
@@ -104,6 +105,8 @@ class PipelineRunner:
 
     def __init__(self, node: Node) -> None:
         config = node.config
+        for profile in config.used_profiles:  # not at the first study
+            check_profile(profile)
         self._node = node
         self._scheduler = BackgroundScheduler(
             timezone=UTC,

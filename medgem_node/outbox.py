@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from medgem_node import part10
@@ -16,6 +17,21 @@ from medgem_node.seams import Destination, Store
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """How many objects arrived, and why the others did not; which kinds go out in place of the refused ones."""
+
+    delivered: int
+    reason: str = ""
+    refused: tuple[str, ...] = ()
+    instead: tuple[str, ...] = ()
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the destination should be left in peace: one that refuses does answer."""
+        return bool(self.reason) and not self.delivered and not self.refused
+
+
 def send_batch(
     batch: Sequence[Delivery],
     destinations: Mapping[str, Destination],
@@ -23,8 +39,8 @@ def send_batch(
     ledger: Ledger,
     options: DeliverySection,
     now: datetime,
-) -> tuple[int, str]:
-    """Send the objects of one job to one destination; how many arrived, and why the others did not.
+) -> Sent:
+    """Send the objects of one job to one destination; what it refuses is replaced as the job's profile says.
 
     A crash after the peer's success and before the ledger sends the same bytes under the same UIDs once more.
     """
@@ -45,13 +61,17 @@ def send_batch(
         delivered, reason = frozenset(), f"unexpected {type(exc).__name__}"
     if reason:
         log.warning("job %s: %s: %s", batch[0].job_id, name, reason)
+    refused: list[str] = []
+    instead: list[str] = []
     for delivery in batch:
         if delivery.sop_instance_uid in delivered:
             ledger.move_delivery(delivery, DeliveryState.DELIVERED, due_at=now)
+        elif otherwise is DeliveryState.REFUSED:
+            refused.append(delivery.kind or "object")
+            instead += ledger.refuse(delivery, due_at=now, reason=reason)
         else:
-            due_at = now + back_off(delivery.attempts, options)
-            ledger.move_delivery(delivery, otherwise, due_at=due_at, reason=reason)
-    return len(delivered), reason
+            ledger.move_delivery(delivery, otherwise, due_at=now + back_off(delivery.attempts, options), reason=reason)
+    return Sent(len(delivered), reason, tuple(dict.fromkeys(refused)), tuple(dict.fromkeys(instead)))
 
 
 def back_off(attempts: int, options: DeliverySection) -> timedelta:

@@ -28,7 +28,7 @@ from medgem_node.job import BadOutcome, Delivery, DeliveryState, Failure, JobSta
 from medgem_node.ledger.ledger import Ledger, LedgerJob
 from medgem_node.outbox import back_off, send_batch
 from medgem_node.preparation import prepare_job
-from medgem_node.publication import CannotPublish, publish_job
+from medgem_node.publication import CannotPublish, earlier_results, publish_job
 from medgem_node.rule import Rule
 from medgem_node.seams import Destination, Engine, Store
 from medgem_node.study import Instance, Study, StudyState, newest
@@ -131,7 +131,8 @@ class Pipeline:
         chosen = [i for i in newest(study.instances) if i.sop_instance_uid in match.sop_instance_uids]
         if earlier := self._job_of_same_images(study, card, chosen):
             return self._move(study, StudyState.PREPARED, now, reason=f"the same images as in {earlier}")
-        job = prepare_job(study, match.rule, card, chosen, self.archive, self.exchange, self.pseudonyms, now)
+        profile = self.config.profile(match.rule.profile)
+        job = prepare_job(study, match.rule, card, profile, chosen, self.archive, self.exchange, self.pseudonyms, now)
         if not self.ledger.open_job(study, job):  # a late image came between: the study is receiving again
             self.exchange.delete(f"inputs/{job.job.job_id}")
             return 0
@@ -164,8 +165,10 @@ class Pipeline:
         outcome = self._outcome(analysed)
         if outcome and outcome.analysis and outcome.analysis.reason != analysed.reason:
             outcome = None  # it came after the job had been answered for
+        replaced = [job for job in self.ledger.earlier_jobs(analysed) if self._is_still_of_its_patient(job)]
+        earlier = earlier_results(replaced, self.ledger, self.pseudonyms)
         try:
-            results = publish_job(analysed, outcome, self.archive, self.pseudonyms, self.config)
+            results = publish_job(analysed, outcome, earlier, self.archive, self.pseudonyms, self.config)
         except (CannotPublish, NotStored) as exc:
             return self._give_up(analysed, "not-written", str(exc), now)
         moved = self.ledger.publish(analysed, results, now)
@@ -184,11 +187,15 @@ class Pipeline:
                     self.ledger.move_delivery(delivery, DeliveryState.REFUSED, due_at=now, reason=reason)
                 continue
             sending = list(batch)
-            delivered, reason = send_batch(sending, self.destinations, self.archive, self.ledger, options, now)
-            moved += delivered
-            self._note("sent", job, now, to=due[0].destination, objects=delivered, reason=reason)
-            if reason and not delivered:
-                self.not_before[due[0].destination] = now + back_off(sending[0].attempts, options)
+            sent = send_batch(sending, self.destinations, self.archive, self.ledger, options, now)
+            moved += sent.delivered
+            to = due[0].destination
+            self._note("sent", job, now, to=to, objects=sent.delivered, reason=sent.reason)
+            if sent.refused:
+                instead = ", ".join(sent.instead) or "nothing"
+                self._note("refused", job, now, to=to, objects=", ".join(sent.refused), instead=instead)
+            if sent.has_failed:
+                self.not_before[to] = now + back_off(sending[0].attempts, options)
                 break
         return moved
 

@@ -14,12 +14,14 @@ from medgem_node.ledger.ledger import LedgerJob
 from medgem_node.rule import Rule
 from medgem_node.seams import Store
 from medgem_node.study import Instance, Study
+from medgem_node.viewer_profile import ViewerProfile
 
 
 def prepare_job(
     study: Study,
     rule: Rule,
     card: ModelCard,
+    profile: ViewerProfile,
     chosen: Sequence[Instance],
     archive: Store,
     exchange: Store,
@@ -28,7 +30,8 @@ def prepare_job(
 ) -> LedgerJob:
     """Copy the `chosen` instances, de-identified, and describe the job; the same study gives the same keys.
 
-    An image that cannot be de-identified with certainty is not copied; when none can, the job is answered at once.
+    The profile is kept with the job, so that what is written does not change with the configuration meanwhile. An image
+    that cannot be de-identified with certainty is not copied; when none can, the job is answered at once.
     """
     subject = f"{study.study_instance_uid}|{study.revision}|{card.name}|{card.version}"
     job_id = pseudonyms.digest("job", subject)[:32]
@@ -56,4 +59,5 @@ def prepare_job(
         analysed_at=None if keys else now,
         reason="" if keys else "not-deidentified",
         detail="" if keys else f"No image could be de-identified with certainty: {reason}",
+        profile=profile,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from pydicom import Dataset
 
@@ -15,15 +16,18 @@ from medgem_node import part10, plug
 from medgem_node.card import find_card
 from medgem_node.config import Config
 from medgem_node.deid.pseudonym import Pseudonyms
-from medgem_node.errors import MedgemError, NotUnderstood
-from medgem_node.evidence import Source, Station
+from medgem_node.errors import ConfigError, MedgemError, NotUnderstood
+from medgem_node.evidence import Earlier, Source, Station
 from medgem_node.finding import Analysis, not_analysed
-from medgem_node.job import Outcome
-from medgem_node.ledger.ledger import LedgerJob, Result
+from medgem_node.job import DeliveryState, Outcome
+from medgem_node.ledger.ledger import Ledger, LedgerJob, Result
 from medgem_node.seams import Store
-from medgem_node.viewer_profile import find_profile
+from medgem_node.viewer_profile import ViewerProfile
 
 log = logging.getLogger(__name__)
+
+ANSWER = "measurement_report"
+"""Written where a profile would leave a study without any object."""
 
 
 class CannotPublish(MedgemError):
@@ -32,6 +36,14 @@ class CannotPublish(MedgemError):
 
 class WrongPatient(MedgemError):
     """A result names another patient or study than the images it was made from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """One result object, of the kind that its profile calls it."""
+
+    kind: str
+    instance: Dataset
 
 
 def station(config: Config, pseudonyms: Pseudonyms) -> Station:
@@ -46,8 +58,59 @@ def result_uid(pseudonyms: Pseudonyms, *of: object) -> Callable[[str], str]:
     return lambda role: f"2.25.{int(pseudonyms.digest('result', f'{subject}|{role}')[:32], 16)}"
 
 
+def job_uid(pseudonyms: Pseudonyms, job: LedgerJob) -> Callable[[str], str]:
+    """The `result_uid` of a job. Another profile gives other UIDs, as what it writes differs."""
+    of = (job.study_instance_uid, job.study_revision, job.job.model, job.job.version)
+    return result_uid(pseudonyms, *of, *([job.profile.to_json()] if job.profile else []))
+
+
+def check_profile(profile: ViewerProfile) -> None:
+    """Raises ConfigError if a profile names a writer or a variant that is not there."""
+    for kind in (*profile.objects, *profile.spares):
+        name, _, variant = kind.partition("/")
+        try:
+            variants = getattr(plug.load("writers", name), "VARIANTS", ())
+        except ConfigError as exc:
+            raise ConfigError(f'viewer profile "{profile.name}": {exc}') from exc
+        if variant and variant not in variants:
+            known = ", ".join(variants)
+            raise ConfigError(
+                f'viewer profile "{profile.name}": {name} has no variant "{variant}"; known are {known or "none"}'
+            )
+
+
+def earlier_results(jobs: Sequence[LedgerJob], ledger: Ledger, pseudonyms: Pseudonyms) -> Earlier | None:
+    """What was delivered of the first of `jobs` of which anything was; a role leads to what stood in its place."""
+    for job in jobs:
+        delivered = ledger.deliveries(DeliveryState.DELIVERED, job_id=job.job.job_id)
+        if delivered:
+            sop_class_uid = {d.sop_instance_uid: d.sop_class_uid for d in delivered}
+            return Earlier(_delivered_uid(job, frozenset(sop_class_uid), job_uid(pseudonyms, job)), sop_class_uid)
+    return None
+
+
+def _delivered_uid(job: LedgerJob, delivered: frozenset[str], uid: Callable[[str], str]) -> Callable[[str], str]:
+    spares = job.profile.spares if job.profile else ()
+
+    def delivered_uid(role: str) -> str:
+        forms = (uid(role), *(_spare_uid(uid, kind, uid(role)) for kind in spares))
+        return next((form for form in forms if form in delivered), uid(role))
+
+    return delivered_uid
+
+
+def _spare_uid(uid: Callable[[str], str], kind: str, sop_instance_uid: str) -> str:
+    """A writer knows one UID for a role; what is sent in its place is another object, and gets one of its own."""
+    return uid(f"{kind} in place of {sop_instance_uid}")
+
+
 def publish_job(
-    job: LedgerJob, outcome: Outcome | None, archive: Store, pseudonyms: Pseudonyms, config: Config
+    job: LedgerJob,
+    outcome: Outcome | None,
+    earlier: Earlier | None,
+    archive: Store,
+    pseudonyms: Pseudonyms,
+    config: Config,
 ) -> tuple[Result, ...]:
     """Write the objects of a job into the archive; the same job gives the same objects. Raises CannotPublish.
 
@@ -55,28 +118,29 @@ def publish_job(
     """
     originals = [_original(archive.get(key)) for key in job.originals]
     card = find_card(config.models, job.job.model, job.job.version)
-    uid = result_uid(pseudonyms, job.study_instance_uid, job.study_revision, job.job.model, job.job.version)
+    uid = job_uid(pseudonyms, job)
     at = (job.analysed_at or job.created_at).astimezone()  # local, with offset: dates in DICOM are the site's
-    us, profile = station(config, pseudonyms), find_profile(config.profiles, config.results.profile)
+    profile = job.profile or replace(config.profile(), instead={})
+    source = Source(card, station(config, pseudonyms), at, profile.region, earlier)
 
-    def write(analysis: Analysis) -> tuple[tuple[Dataset, bytes], ...]:
-        made = write_objects(analysis, originals, Source(card, us, at, profile.region), uid, profile.objects)
-        return tuple((thing, part10.encode(thing)) for thing in made)
+    def write(analysis: Analysis, profile: ViewerProfile) -> tuple[tuple[Written, bytes], ...]:
+        made = write_objects(analysis, originals, source, uid, profile)
+        return tuple((thing, part10.encode(thing.instance)) for thing in made)
 
     analysis = _analysis(job, outcome, pseudonyms.uid_map(str(o.SOPInstanceUID) for o in originals))
     try:
-        objects = write(analysis)
+        objects = write(analysis, profile)
     except MedgemError as exc:
         if exc.retryable:
             raise
-        objects = _apology(job, analysis, exc, write)
+        objects = _apology(job, analysis, exc, profile, write)
     except Exception as exc:  # an edge: a writer met what nobody foresaw; the study is answered all the same
-        objects = _apology(job, analysis, exc, write)
+        objects = _apology(job, analysis, exc, profile, write)
     results = []
     for thing, data in objects:
-        key = f"results/{job.job.job_id}/{thing.SOPInstanceUID}.dcm"
+        key = f"results/{job.job.job_id}/{thing.instance.SOPInstanceUID}.dcm"
         archive.put(key, data)
-        results.append(Result(str(thing.SOPInstanceUID), str(thing.SOPClassUID), key))
+        results.append(Result(str(thing.instance.SOPInstanceUID), str(thing.instance.SOPClassUID), key, thing.kind))
     return tuple(results)
 
 
@@ -85,18 +149,45 @@ def write_objects(
     originals: Sequence[Dataset],
     source: Source,
     uid: Callable[[str], str],
-    objects: Sequence[str],
-) -> tuple[Dataset, ...]:
-    """Every object of the kinds `objects`, each written `writer` or `writer/variant`, in order. Raises WrongPatient."""
+    profile: ViewerProfile,
+) -> tuple[Written, ...]:
+    """Every object of a profile, in order, each followed by what could take its place. Raises WrongPatient.
+
+    A profile that has nothing to say of the analysis leaves it to the report: no study goes without an answer.
+    """
     analysed = [o for o in originals if str(o.SOPInstanceUID) in analysis.images] or list(originals)
     made: list[Dataset] = []
-    for kind in objects:
+    written: list[Written] = []
+
+    def write(kind: str) -> list[Dataset]:
         name, _, variant = kind.partition("/")
         writer = plug.load("writers", name).create(source, *([variant] if variant else []))
-        for thing in writer.write(analysis, analysed, tuple(made), uid):
+        things = list(writer.write(analysis, analysed, tuple(made), uid))
+        for thing in things:
             _check_patient(thing, analysed[0])
-            made.append(thing)
-    return tuple(made)
+        return things
+
+    for kind in profile.objects:
+        objects = write(kind)
+        written += [Written(kind, thing) for thing in objects]
+        known = {thing.kind for thing in written}
+        for spare in (s for s in profile.instead.get(kind, ()) if objects and s not in known):
+            written += [Written(spare, thing) for thing in _spare(spare, write, uid)]
+        made += objects
+    return tuple(written) or tuple(Written(ANSWER, thing) for thing in write(ANSWER))
+
+
+def _spare(kind: str, write: Callable[[str], list[Dataset]], uid: Callable[[str], str]) -> list[Dataset]:
+    """Objects that are sent only in place of others; the study has its answer without them."""
+    try:
+        things = write(kind)
+    except Exception as exc:  # an edge: what may never be needed must not cost what is
+        log.warning("%s, which would be sent in place of another, could not be written: %s", kind, type(exc).__name__)
+        return []
+    for thing in things:
+        thing.SOPInstanceUID = _spare_uid(uid, kind, str(thing.SOPInstanceUID))
+        thing.file_meta.MediaStorageSOPInstanceUID = thing.SOPInstanceUID
+    return things
 
 
 def _original(data: bytes) -> Dataset:
@@ -118,14 +209,22 @@ def _analysis(job: LedgerJob, outcome: Outcome | None, original_uid: dict[str, s
 
 
 def _apology(
-    job: LedgerJob, analysis: Analysis, exc: Exception, write: Callable[[Analysis], tuple[tuple[Dataset, bytes], ...]]
-) -> tuple[tuple[Dataset, bytes], ...]:
+    job: LedgerJob,
+    analysis: Analysis,
+    exc: Exception,
+    profile: ViewerProfile,
+    write: Callable[[Analysis, ViewerProfile], tuple[tuple[Written, bytes], ...]],
+) -> tuple[tuple[Written, bytes], ...]:
     log.error("job %s: results could not be written: %s", job.job.job_id, type(exc).__name__)
     detail = f"The analysis was made, but its results could not be written ({type(exc).__name__})"
-    try:
-        return write(not_analysed(analysis.model, analysis.version, "not-written", detail))
-    except Exception as second:
-        raise CannotPublish(f"no report could be written: {type(exc).__name__}, {type(second).__name__}") from second
+    apology = not_analysed(analysis.model, analysis.version, "not-written", detail)
+    last = exc
+    for attempt in (profile, replace(profile, objects=(ANSWER,), instead={})):
+        try:
+            return write(apology, attempt)
+        except Exception as another:  # an edge: a writer may stumble over the same header again
+            last = another
+    raise CannotPublish(f"no report could be written: {type(exc).__name__}, {type(last).__name__}") from last
 
 
 def _check_patient(thing: Dataset, original: Dataset) -> None:

@@ -6,7 +6,7 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from pydicom import Dataset
@@ -33,11 +33,15 @@ class Rejected(MedgemError):
     """The peer rejected the association."""
 
 
+class NothingAccepted(Rejected):
+    """The peer takes none of the kinds of object that were proposed."""
+
+
 @contextmanager
 def associate(
     peer: Peer, calling: str, proposed: list[PresentationContext], timeout_seconds: float
 ) -> Iterator[Association]:
-    """An association with `peer`, released at the end. Raises Unreachable, Rejected."""
+    """An association with `peer`, released at the end. Raises Unreachable, Rejected, NothingAccepted."""
     _config.LOG_HANDLER_LEVEL = "none"
     ae = AE(ae_title=peer.calling or calling)
     ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = timeout_seconds
@@ -55,8 +59,8 @@ def associate(
             f"{peer} rejected our association: {_rejection(primitive.result_source if primitive else 0, diagnostic)}"
         )
     if not association.is_established:
-        if association.acceptor.primitive is not None:
-            raise Rejected(f"{peer} accepted none of the presentation contexts that were proposed")
+        if association.acceptor.primitive is not None and not association.accepted_contexts:
+            raise NothingAccepted(f"{peer} accepted none of the presentation contexts that were proposed")
         raise Unreachable(f"{peer} is not reachable: no answer to a connection or an association request")
     try:
         yield association
@@ -76,8 +80,10 @@ def accepted_contexts(
     peer: Peer, calling: str, proposed: list[PresentationContext], timeout_seconds: float = 10.0
 ) -> tuple[tuple[str, str], ...]:
     """The (abstract syntax, transfer syntax) pairs that the peer takes of `proposed`; none when it rejects all."""
-    with associate(peer, calling, [build_context(Verification), *proposed], timeout_seconds) as association:
+    contexts_and_echo = [build_context(Verification), *proposed]
+    with suppress(NothingAccepted), associate(peer, calling, contexts_and_echo, timeout_seconds) as association:
         return tuple((str(cx.abstract_syntax), str(cx.transfer_syntax[0])) for cx in association.accepted_contexts)
+    return ()
 
 
 def store(
@@ -104,6 +110,9 @@ def store(
                     sent(instance)
                 else:
                     (never if verdict == "refused" else later).append(reason)
+    except NothingAccepted as exc:
+        names = "; ".join(dict.fromkeys(f"{i.SOPClassUID.name} is not accepted" for i in instances))
+        raise Refused(f"{peer}: {names}") from exc
     except (Unreachable, Rejected) as exc:
         if not delivered:
             raise DeliveryFailed(str(exc)) from exc

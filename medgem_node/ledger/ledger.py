@@ -16,17 +16,20 @@ from sqlalchemy import Connection, Row, create_engine, event, func, insert, sele
 from sqlalchemy.engine import Engine
 
 from medgem_node.job import TRANSITIONS, Delivery, DeliveryState, Job, JobState
+from medgem_node.ledger import delivery
 from medgem_node.ledger import tables as t
 from medgem_node.ledger.migrations import upgrade
 from medgem_node.study import TRANSITIONS as STUDY_TRANSITIONS
 from medgem_node.study import Instance, Study, StudyState
+from medgem_node.viewer_profile import ViewerProfile
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerJob:
     """A job with what only the node knows of it: whose it is, and how far it came.
 
-    `originals` are the archive keys of the instances that the model is to see, as they were then.
+    `originals` are the archive keys of the instances that the model is to see, as they were then; so is `profile` what
+    is to be written of it. None: opened by a version that knew no profiles.
     """
 
     job: Job
@@ -42,15 +45,17 @@ class LedgerJob:
     analysed_at: datetime | None = None
     reason: str = ""
     detail: str = ""
+    profile: ViewerProfile | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One result object in the archive."""
+    """One result object in the archive; `kind` is what the job's profile calls it."""
 
     sop_instance_uid: str
     sop_class_uid: str
     key: str
+    kind: str = ""
 
 
 class Ledger:
@@ -171,6 +176,21 @@ class Ledger:
         with self._engine.connect() as connection:
             return tuple(_job(row) for row in connection.execute(query))
 
+    def earlier_jobs(self, job: LedgerJob) -> tuple[LedgerJob, ...]:
+        """The published jobs of the same model on earlier revisions of the same study, the newest first."""
+        query = (
+            select(t.job)
+            .where(
+                t.job.c.study_instance_uid == job.study_instance_uid,
+                t.job.c.model == job.job.model,
+                t.job.c.study_revision < job.study_revision,
+                t.job.c.state.in_((JobState.PUBLISHED, JobState.DONE)),
+            )
+            .order_by(t.job.c.study_revision.desc())
+        )
+        with self._engine.connect() as connection:
+            return tuple(_job(row) for row in connection.execute(query))
+
     def move_job(self, seen: LedgerJob, state: JobState, **changes: Any) -> bool:
         """Move a job on, with `changes` of its columns; False when it is no longer as it was `seen`."""
         assert state in TRANSITIONS[seen.state], f"a job that is {seen.state} cannot become {state}"
@@ -206,35 +226,25 @@ class Ledger:
             if moved.rowcount != 1:
                 return False
             for result in results:
-                fields = {
-                    "sop_instance_uid": result.sop_instance_uid,
-                    "sop_class_uid": result.sop_class_uid,
-                    "key": result.key,
-                }
+                fields = {name: getattr(result, name) for name in ("sop_instance_uid", "sop_class_uid", "key", "kind")}
                 connection.execute(insert(t.result).values(job_id=job_id, **fields))
-                for destination in seen.send_to:
-                    connection.execute(
-                        insert(t.delivery).values(
-                            sop_instance_uid=result.sop_instance_uid,
-                            job_id=job_id,
-                            destination=destination,
-                            state=DeliveryState.PENDING,
-                            attempts=0,
-                            due_at=now,
-                        )
-                    )
+            spares = seen.profile.spares if seen.profile else ()
+            wanted = [result.sop_instance_uid for result in results if result.kind not in spares]
+            for destination in seen.send_to:
+                delivery.open_deliveries(connection, job_id, wanted, destination, now)
         return True
 
     def results(self, job_id: str) -> tuple[Result, ...]:
         """The result objects of a job."""
         query = select(t.result).where(t.result.c.job_id == job_id).order_by(t.result.c.key)
         with self._engine.connect() as connection:
-            return tuple(Result(r.sop_instance_uid, r.sop_class_uid, r.key) for r in connection.execute(query))
+            rows = connection.execute(query)
+            return tuple(Result(r.sop_instance_uid, r.sop_class_uid, r.key, r.kind) for r in rows)
 
     def deliveries(self, *states: DeliveryState, due: datetime | None = None, job_id: str = "") -> tuple[Delivery, ...]:
         """The deliveries in one of `states` (none: all), longest due first."""
         query = (
-            select(t.delivery, t.result.c.sop_class_uid, t.result.c.key)
+            select(t.delivery, t.result.c.sop_class_uid, t.result.c.key, t.result.c.kind)
             .join(t.result, t.result.c.sop_instance_uid == t.delivery.c.sop_instance_uid)
             .order_by(t.delivery.c.due_at, t.delivery.c.delivery_id)
         )
@@ -250,22 +260,19 @@ class Ledger:
     def move_delivery(self, seen: Delivery, state: DeliveryState, *, due_at: datetime, reason: str = "") -> None:
         """Note how a delivery went; the last one to end ends its job."""
         with self._write.begin() as connection:
-            connection.execute(
-                update(t.delivery)
-                .where(t.delivery.c.delivery_id == seen.delivery_id)
-                .values(state=state, due_at=due_at, reason=reason, attempts=seen.attempts + 1)
-            )
-            open_ones = connection.scalar(
-                select(func.count())
-                .select_from(t.delivery)
-                .where(t.delivery.c.job_id == seen.job_id, t.delivery.c.state == DeliveryState.PENDING)
-            )
-            if not open_ones:
-                connection.execute(
-                    update(t.job)
-                    .where(t.job.c.job_id == seen.job_id, t.job.c.state == JobState.PUBLISHED)
-                    .values(state=JobState.DONE)
-                )
+            delivery.move_delivery(connection, seen, state, due_at, reason)
+            delivery.end_job(connection, seen.job_id)
+
+    def refuse(self, seen: Delivery, *, due_at: datetime, reason: str) -> tuple[str, ...]:
+        """Note that a peer will never take an object, and open what it gets in its place, both or neither.
+
+        Answers the kinds that were opened; what was opened before is not opened again.
+        """
+        with self._write.begin() as connection:
+            delivery.move_delivery(connection, seen, DeliveryState.REFUSED, due_at, reason)
+            opened = delivery.open_replacements(connection, seen, due_at)
+            delivery.end_job(connection, seen.job_id)
+        return opened
 
 
 _ANSWER = ("analysed_at", "reason", "detail")  # of a job that is answered as soon as it is opened
@@ -344,6 +351,7 @@ def _job_fields(job: LedgerJob) -> dict[str, Any]:
         "inputs": json.dumps(job.job.inputs),
         "originals": json.dumps(job.originals),
         "send_to": json.dumps(job.send_to),
+        "profile": job.profile.to_json() if job.profile else "",
         **{
             name: getattr(job, name)
             for name in ("study_instance_uid", "study_revision", "rule", "state", "created_at", "due_at", *_ANSWER)
@@ -366,6 +374,7 @@ def _job(row: Row[Any]) -> LedgerJob:
         analysed_at=row.analysed_at,
         reason=row.reason,
         detail=row.detail,
+        profile=ViewerProfile.from_json(row.profile) if row.profile else None,
     )
 
 
@@ -381,4 +390,5 @@ def _delivery(row: Row[Any]) -> Delivery:
         attempts=row.attempts,
         due_at=row.due_at,
         reason=row.reason,
+        kind=row.kind,
     )

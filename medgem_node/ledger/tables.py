@@ -100,6 +100,7 @@ job = Table(
     Column("analysed_at", UtcDateTime),
     Column("reason", String(100), nullable=False, default=""),
     Column("detail", Text, nullable=False, default=""),
+    Column("profile", Text, nullable=False, default="", server_default=""),
     UniqueConstraint("study_instance_uid", "study_revision", "model", "version"),
     Index(None, "state", "due_at"),
 )
@@ -111,6 +112,7 @@ result = Table(
     Column("job_id", ForeignKey("job.job_id"), nullable=False),
     Column("sop_class_uid", String(64), nullable=False),
     Column("key", String(300), nullable=False),
+    Column("kind", String(100), nullable=False, default="", server_default=""),
     Index(None, "job_id"),
 )
 
