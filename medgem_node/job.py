@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from medgem_node.errors import MedgemError
-from medgem_node.finding import Analysis, Box, Code, Finding, Heatmap, Mask, Measurement, Point
+from medgem_node.finding import Analysis, Bits, Box, Code, Finding, Heatmap, Mask, Measurement, Point, packed
 
 
 class JobState(StrEnum):
@@ -118,6 +118,10 @@ class Delivery:
     kind: str = ""
 
 
+MAXIMUM_BYTES = 1 << 30
+"""No outcome unpacks to more: masks of 1000 frames of 1024 x 1024, eight of them."""
+
+
 class BadOutcome(MedgemError):
     """The bytes are no outcome."""
 
@@ -131,7 +135,7 @@ def encode_outcome(outcome: Outcome) -> bytes:
         analysis["parameters"] = dict(outcome.analysis.parameters)
         analysis["masks"] = []
         for n, mask in enumerate(outcome.analysis.masks):
-            arrays[f"mask{n}"] = np.packbits(mask.pixels)
+            arrays[f"bits{n}"] = packed(mask.pixels).data
             analysis["masks"].append(
                 {**asdict(replace(mask, pixels=np.empty(0, bool))), "pixels": list(mask.pixels.shape)}
             )
@@ -150,6 +154,8 @@ def decode_outcome(blob: bytes) -> Outcome:
     """The reverse of `encode_outcome`. Raises BadOutcome for anything else, so a worker is not trusted."""
     try:
         with np.load(io.BytesIO(blob), allow_pickle=False) as arrays:
+            if sum(member.file_size for member in arrays.zip.infolist()) > MAXIMUM_BYTES:
+                raise ValueError("more than an outcome holds")
             fields = json.loads(arrays["outcome"].tobytes())
             analysis = fields["analysis"]
             failure = fields["failure"]
@@ -177,9 +183,9 @@ def _analysis(fields: dict[str, Any], arrays: Mapping[str, Any]) -> Analysis:
                 "code": Code(**mask["code"]),
                 "laterality": _code(mask["laterality"]),
                 "images": tuple(mask["images"]),
-                "frames": tuple(mask["frames"]),
+                "frames": tuple(mask.get("frames", ())),
                 "colour_rgb": tuple(mask["colour_rgb"]),
-                "pixels": _unpacked(arrays[f"mask{n}"], mask["pixels"]),
+                "pixels": _bits(arrays, n, mask),
             }
         )
         for n, mask in enumerate(fields["masks"])
@@ -189,8 +195,8 @@ def _analysis(fields: dict[str, Any], arrays: Mapping[str, Any]) -> Analysis:
             **{
                 **heatmap,
                 "images": tuple(heatmap["images"]),
-                "frames": tuple(heatmap["frames"]),
-                "values": arrays[f"heatmap{n}"].astype(np.float32),
+                "frames": tuple(heatmap.get("frames", ())),
+                "values": _values(arrays, n, heatmap),
             }
         )
         for n, heatmap in enumerate(fields["heatmaps"])
@@ -208,8 +214,29 @@ def _analysis(fields: dict[str, Any], arrays: Mapping[str, Any]) -> Analysis:
     )
 
 
-def _unpacked(bits: Any, shape: list[int]) -> Any:
-    return np.unpackbits(bits, count=int(np.prod(shape))).astype(bool).reshape(shape)
+def _bits(arrays: Mapping[str, Any], n: int, mask: dict[str, Any]) -> Bits:
+    frames, rows, columns = mask["pixels"]
+    if f"bits{n}" in arrays:
+        bits = Bits(arrays[f"bits{n}"], rows, columns)
+    else:  # as it was written at first: packed in one, with the first pixel the highest bit
+        flat = arrays[f"mask{n}"]
+        if min(frames, rows, columns) < 1 or flat.size != (frames * rows * columns + 7) // 8:
+            raise ValueError("a mask of another size than it says")
+        bits = packed(np.unpackbits(flat, count=frames * rows * columns).view(bool).reshape(frames, rows, columns))
+    if len(bits) != frames or not _are_named(mask, frames):
+        raise ValueError("a mask of other frames than it says")
+    return bits
+
+
+def _values(arrays: Mapping[str, Any], n: int, heatmap: dict[str, Any]) -> Any:
+    values = arrays[f"heatmap{n}"]
+    if values.ndim != 3 or not _are_named(heatmap, len(values)):
+        raise ValueError("a heatmap of other frames than it says")
+    return values.astype(np.float32)
+
+
+def _are_named(fields: dict[str, Any], frames: int) -> bool:
+    return len(fields["images"]) == frames and len(fields.get("frames", ())) in (0, frames)
 
 
 def _code(fields: dict[str, str] | None) -> Code | None:
