@@ -18,13 +18,12 @@ from pydicom.filewriter import correct_ambiguous_vr
 from pydicom.multival import MultiValue
 from pydicom.sr.codedict import codes
 from pydicom.uid import UID
-from pydicom.valuerep import DSfloat
 
 from medgem_node import __version__
 from medgem_node.card import ModelCard
 from medgem_node.errors import MedgemError, ModelRejected
 from medgem_node.finding import Analysis, Code
-from medgem_node.geometry import plane, size, spacing_mm
+from medgem_node.geometry import size
 from medgem_node.header import LOSS, TYPE_2, ascii_, carry, identify, stamp, text_of
 
 RESEARCH = "research use only"
@@ -138,28 +137,6 @@ def stand_in(original: Dataset) -> Dataset:
         setattr(header, keyword, UID(str(original.get(keyword) or "")))
     header.Modality = text_of(original, "Modality") or "OT"
     header.Rows, header.Columns = size(original)
-    return header
-
-
-def placed(original: Dataset, frame_of_reference_uid: str) -> Dataset:
-    """A stand-in with a position in space: the original's own, or for a radiograph an invented one.
-
-    Without it neither OHIF nor dcmqi nor highdicom shows a segmentation of a radiograph. x runs along the rows, y along
-    the columns, the origin is the first pixel, and 1 mm a pixel where the spacing is unknown.
-    """
-    header = stand_in(original)
-    header.PositionReferenceIndicator = ""
-    header.PixelSpacing = list(spacing_mm(original) or (1.0, 1.0))
-    place = plane(original)
-    if place is None:
-        header.FrameOfReferenceUID = frame_of_reference_uid
-        header.ImageOrientationPatient, header.ImagePositionPatient = [1, 0, 0, 0, 1, 0], [0, 0, 0]
-        header.SliceThickness = 1
-        return header
-    header.FrameOfReferenceUID = original.get("FrameOfReferenceUID") or frame_of_reference_uid
-    header.ImageOrientationPatient = [DSfloat(v, auto_format=True) for v in (*place.across, *place.down)]
-    header.ImagePositionPatient = [DSfloat(v, auto_format=True) for v in place.position_mm]
-    header.SliceThickness = original.get("SliceThickness") or 1
     return header
 
 
