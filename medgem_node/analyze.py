@@ -181,6 +181,7 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "scheme": finding.code.scheme,
         "meaning": finding.code.meaning,
         "probability": round(finding.probability, 4),
+        "tier": finding.tier,
         "box_xyxy": [round(v, 1) for v in finding.box.xyxy] if finding.box else None,
         "image": finding.image,
     }

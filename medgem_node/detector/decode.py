@@ -166,6 +166,14 @@ def probability_above(ratio: float, fields: Mapping[str, Any]) -> float:
     return 0.5 * (1 + math.erf(z / math.sqrt(2)))
 
 
+def tier(probability: float, present: bool, limits: Mapping[str, float] | None) -> str:
+    """How sure the answer is: the probability that it is true, by the card's limits. Empty where the card has none."""
+    if limits is None:
+        return ""
+    sure = probability if present else 1 - probability
+    return "high" if sure >= limits["high"] else "medium" if sure >= limits["medium"] else "review"
+
+
 def _one_part(p: Maps) -> Maps:
     """Probabilities with all that is marked beside the largest part unmarked, and the holes of that part marked.
 
@@ -268,18 +276,20 @@ def _finding(
     image_uid: str,
 ) -> Finding:
     probability = probability_above(ratio, fields)
+    present = probability >= fields["operating_point"]
     mask = next(m for m in masks if m.label == fields["mask"])
     return Finding(
         code=code(fields["code"]),
         label=fields["label"],
         probability=probability,
-        present=probability >= fields["operating_point"],
+        present=present,
         operating_point=float(fields["operating_point"]),
         image=image_uid,
         box=measure.bounding_box(mask.pixels[0]),
         site=code(fields["site"]),
         mask=fields["mask"],
         measurements=measurements,
+        tier=tier(probability, present, fields.get("tiers")),
     )
 
 
