@@ -74,6 +74,15 @@ def _status(options: argparse.Namespace) -> int:
     return 0
 
 
+def _agreement(options: argparse.Namespace) -> int:
+    from medgem_node import agreement
+
+    models = agreement.read_agreement(_config(options), options.model)
+    for line in [json.dumps([m.to_dict() for m in models], indent=2)] if options.json else agreement.lines(models):
+        say(line)
+    return 0
+
+
 def _retry(options: argparse.Namespace) -> int:
     from medgem_node.node import open_node
     from medgem_node.study import StudyState
@@ -290,6 +299,11 @@ def _parser() -> argparse.ArgumentParser:
     command("status", _status, "What the node has and does.").add_argument(
         "--all", action="store_true", help="every study"
     )
+    agreement = command(
+        "agreement", _agreement, "How far radiologists agree with each model, from what they sent back."
+    )
+    agreement.add_argument("--model", default="", metavar="NAME", help="this model only")
+    agreement.add_argument("--json", action="store_true", help="as JSON")
     command("retry", _retry, "Let held and unmatched studies go through the rules again, after the cause was mended.")
     send = command("send", _send, "Send DICOM files by C-STORE.")
     send.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="DICOM files, or folders of them")

@@ -7,13 +7,15 @@ and a radiologist's alike, so that `verdict` compares like with like.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from itertools import chain
 from typing import Any
 
 from pydicom import Dataset
+from pydicom.sr._snomed_dict import mapping
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 from pydicom.uid import KeyObjectSelectionDocumentStorage
@@ -33,10 +35,24 @@ _SECONDARY = ("ControlPoints", "TextPosition")  # where OHIF keeps handles and l
 
 
 @dataclass(frozen=True, slots=True)
+class Concept:
+    """A coded concept; the same whatever its meaning reads, and in SNOMED RT as in SNOMED CT."""
+
+    value: str
+    scheme: str
+    meaning: str = field(default="", compare=False)
+
+    @classmethod
+    def of(cls, code: Code) -> Concept:
+        """One of pydicom's."""
+        return cls(code.value, code.scheme_designator, code.meaning)
+
+
+@dataclass(frozen=True, slots=True)
 class Number:
     """A measured value; `unit` is a UCUM code."""
 
-    concept: Code
+    concept: Concept
     value: float
     unit: str
 
@@ -46,11 +62,11 @@ class Group:
     """One measurement group. `evaluations` are pairs of question and answer, such as (Cardiomegaly, Absent)."""
 
     tracking_uid: str
-    finding: Code | None = None
-    sites: tuple[Code, ...] = ()
-    lateralities: tuple[Code, ...] = ()
+    finding: Concept | None = None
+    sites: tuple[Concept, ...] = ()
+    lateralities: tuple[Concept, ...] = ()
     numbers: tuple[Number, ...] = ()
-    evaluations: tuple[tuple[Code, Code], ...] = ()
+    evaluations: tuple[tuple[Concept, Concept], ...] = ()
     region: Region | None = None
 
 
@@ -62,7 +78,7 @@ class Document:
     Instance UIDs of all that the document names but its predecessors.
     """
 
-    title: Code | None
+    title: Concept | None
     is_key_objects: bool
     complete: bool
     verified: bool
@@ -71,6 +87,15 @@ class Document:
     predecessors: frozenset[str]
     references: frozenset[str]
     groups: tuple[Group, ...]
+
+
+_MEASUREMENT_GROUP = Concept.of(codes.DCM.MeasurementGroup)
+_TRACKING = Concept.of(codes.DCM.TrackingUniqueIdentifier)
+_FINDING = Concept.of(codes.DCM.Finding)
+_SITE = Concept.of(codes.SCT.FindingSite)
+_LATERALITY = Concept.of(codes.SCT.Laterality)
+_REGION = Concept.of(codes.DCM.ImageRegion)
+_OBSERVER = Concept.of(codes.DCM.PersonObserverName)
 
 
 def is_document(sop_class_uid: str) -> bool:
@@ -82,7 +107,9 @@ def read_document(dataset: Dataset) -> Document:
     """What the document says. Raises NotUnderstood, whatever a stranger wrote."""
     part10.check_depth(dataset)
     try:
-        return _document(dataset)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # strangers' values break rules; those that matter are looked at here
+            return _document(dataset)
     except part10.UNPARSABLE as exc:
         raise NotUnderstood(f"the document cannot be read ({type(exc).__name__})") from None  # its cause may quote it
 
@@ -90,7 +117,7 @@ def read_document(dataset: Dataset) -> Document:
 def _document(dataset: Dataset) -> Document:
     named = frozenset(chain(_evidence(dataset), *(_uids(item) for item in _tree(dataset))))
     predecessors = frozenset(_listed(dataset, "PredecessorDocumentsSequence"))
-    groups = (item for item in _tree(dataset) if _code(item, "ConceptNameCodeSequence") == codes.DCM.MeasurementGroup)
+    groups = (item for item in _tree(dataset) if _code(item, "ConceptNameCodeSequence") == _MEASUREMENT_GROUP)
     return Document(
         title=_code(dataset, "ConceptNameCodeSequence"),
         is_key_objects=dataset.SOPClassUID == KeyObjectSelectionDocumentStorage,
@@ -133,16 +160,16 @@ def _uids(item: Dataset) -> Iterator[str]:
 
 def _group(item: Dataset) -> Group:
     children = list(_items(item, "ContentSequence"))
-    sites = [child for child in children if _is(child, codes.SCT.FindingSite)]
+    sites = [child for child in children if _is(child, _SITE)]
     return Group(
-        tracking_uid=next((_text(c, "UID") for c in children if _is(c, codes.DCM.TrackingUniqueIdentifier)), ""),
-        finding=next((_code(c, "ConceptCodeSequence") for c in children if _is(c, codes.DCM.Finding)), None),
+        tracking_uid=next((_text(c, "UID") for c in children if _is(c, _TRACKING)), ""),
+        finding=next((_code(c, "ConceptCodeSequence") for c in children if _is(c, _FINDING)), None),
         sites=_some(_code(site, "ConceptCodeSequence") for site in sites),
         lateralities=_some(
             _code(part, "ConceptCodeSequence")
             for site in sites
             for part in _items(site, "ContentSequence")
-            if _is(part, codes.SCT.Laterality)
+            if _is(part, _LATERALITY)
         ),
         numbers=_some(map(_number, children)),
         evaluations=tuple(
@@ -151,7 +178,7 @@ def _group(item: Dataset) -> Group:
             if _text(child, "ValueType") == "CODE" and _text(child, "RelationshipType") == "CONTAINS"
             if (question := _code(child, "ConceptNameCodeSequence")) is not None
             if (answer := _code(child, "ConceptCodeSequence")) is not None
-            if question not in (codes.DCM.Finding, codes.SCT.FindingSite)
+            if question not in (_FINDING, _SITE)
         ),
         region=_region(children),
     )
@@ -169,7 +196,7 @@ def _number(item: Dataset) -> Number | None:
 def _region(children: list[Dataset]) -> Region | None:
     """The group's own image region, else what its first number was inferred from, as OHIF and cornerstone write it."""
     inferred = (c for n in children if _text(n, "ValueType") == "NUM" for c in _items(n, "ContentSequence"))
-    own = (c for c in children if _is(c, codes.DCM.ImageRegion))
+    own = (c for c in children if _is(c, _REGION))
     return next(iter(_some(map(_shape, chain(own, inferred, children)))), None)
 
 
@@ -198,11 +225,7 @@ def _shape(item: Dataset) -> Region | None:
 def _reader(dataset: Dataset) -> str:
     names = [_text(item, "VerifyingObserverName") for item in _items(dataset, "VerifyingObserverSequence")]
     names += [_text(item, "PersonName") for item in _items(dataset, "AuthorObserverSequence")]
-    names += [
-        _text(item, "PersonName")
-        for item in _items(dataset, "ContentSequence")
-        if _is(item, codes.DCM.PersonObserverName)
-    ]
+    names += [_text(item, "PersonName") for item in _items(dataset, "ContentSequence") if _is(item, _OBSERVER)]
     plain = (" ".join(name.replace("^", " ").replace("=", " ").casefold().split()) for name in names)
     return next((name for name in plain if not set(name.split()) <= set(_NOBODY)), "")
 
@@ -250,16 +273,18 @@ def _text(dataset: Dataset, keyword: str) -> str:
     return "" if value is None else str(value).strip("\0 ")
 
 
-def _code(dataset: Dataset, keyword: str) -> Code | None:
+def _code(dataset: Dataset, keyword: str) -> Concept | None:
     item = next(_items(dataset, keyword), None)
     if item is None:
         return None
     value = next(filter(None, (_text(item, k) for k in ("CodeValue", "LongCodeValue", "URNCodeValue"))), "")
     scheme = _text(item, "CodingSchemeDesignator")
-    return Code(value, scheme, _text(item, "CodeMeaning")) if value else None
+    if scheme == "SRT" and value in mapping["SRT"]:
+        value, scheme = mapping["SRT"][value], "SCT"
+    return Concept(value, scheme, _text(item, "CodeMeaning")) if value else None
 
 
-def _is(item: Dataset, concept: Code) -> bool:
+def _is(item: Dataset, concept: Concept) -> bool:
     return _code(item, "ConceptNameCodeSequence") == concept
 
 

@@ -1,6 +1,6 @@
 """The path of a study, one step after the other.
 
-receive -> complete -> route -> prepare -> submit -> (worker) -> collect -> publish -> deliver
+receive -> complete -> route -> prepare -> submit -> (worker) -> collect -> publish -> deliver -> hear
 
 Each step takes what stands in one state and leaves it in the next. Every step may be interrupted anywhere and run
 again: what it makes has stable keys and UIDs, and the move in the ledger comes last. `now` is an argument; the
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import traceback
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -24,7 +25,10 @@ from medgem_node.card import ModelCard, find_card
 from medgem_node.config import Config
 from medgem_node.deid.pseudonym import Pseudonyms
 from medgem_node.errors import EngineUnavailable, MedgemError, ModelRejected, NotStored, NotUnderstood
+from medgem_node.feedback import is_document
+from medgem_node.hearing import hear_document
 from medgem_node.job import BadOutcome, Delivery, DeliveryState, Failure, JobState, Outcome, decode_outcome
+from medgem_node.ledger.feedback import DocumentState, Feedback, Waiting
 from medgem_node.ledger.ledger import Ledger, LedgerJob
 from medgem_node.outbox import back_off, send_batch
 from medgem_node.preparation import prepare_job
@@ -86,6 +90,10 @@ class Pipeline:
         awake.sort(key=lambda d: (d.destination, d.delivery_id))  # the earlier revision first
         by_destination = [list(batch) for _, batch in groupby(awake, key=lambda d: d.destination)]
         return self._each(self._deliver, by_destination, now)
+
+    def hear(self, now: datetime) -> int:
+        """What radiologists sent back is read, linked to the results that it speaks of, and counted."""
+        return self._each(self._hear, Feedback(self.ledger.engine).waiting(), now)
 
     # -- one study, job or destination at a time -----------------------------------------------------------------
 
@@ -199,6 +207,21 @@ class Pipeline:
                 break
         return moved
 
+    def _hear(self, waiting: Waiting, now: datetime) -> int:
+        feedback = Feedback(self.ledger.engine)
+        heard = hear_document(waiting, self.ledger, feedback, self.archive, self.pseudonyms)
+        study, document = waiting.study_instance_uid, self.pseudonyms.digest("document", waiting.key)[:32]
+        # the trail first: after a crash between the two an answer stands in it twice rather than never
+        if heard.state is DocumentState.NOT_LINKED:
+            self.audit.record("not linked", study, now, document=document, reason=heard.reason)
+            log.warning("a document of %d bytes is not linked: %s", waiting.size_bytes, heard.reason)
+        for job_id, opinions in (heard.opinions or {}).items():
+            said = {str(v): n for v, n in Counter(opinion.verdict for opinion in opinions).items()}
+            who = {"reader": heard.reader, "complete": heard.complete, "verified": heard.verified}
+            self.audit.record("heard", study, now, job=job_id, document=document, verdicts=said, **who)
+            log.info("job %s heard: %s", job_id, ", ".join(f"{n} {verdict}" for verdict, n in said.items()))
+        return feedback.conclude(waiting, heard, now)
+
     def _is_still_of_its_patient(self, job: LedgerJob) -> bool:
         """Whether the study names nobody but who it named when the job was made: patients are corrected and merged."""
         study = self.ledger.study(job.study_instance_uid)
@@ -227,14 +250,15 @@ class Pipeline:
 
     def _match(self, study: Study, rules: Sequence[Rule]) -> routing.Match | None:
         headers = {}
-        for instance in newest(study.instances):
+        images = tuple(i for i in study.instances if not is_document(i.sop_class_uid))  # a report chooses no model
+        for instance in newest(images):
             try:
                 header = part10.decode(self.archive.get(instance.key), headers_only=True)
                 part10.check(header, routing.keywords(rules))
                 headers[instance.sop_instance_uid] = header
             except (NotStored, NotUnderstood) as exc:
                 log.warning("an instance of %d bytes cannot be read: %s; left out", instance.size_bytes, exc)
-        return routing.match(headers, study.called_ae, rules)
+        return routing.match(headers, replace(study, instances=images).called_ae, rules)
 
     def _shortest_quiet(self) -> float:
         of_rules = (rule.quiet_seconds for rule in self.config.rules if rule.quiet_seconds >= 0)
@@ -291,5 +315,6 @@ STEPS: tuple[Callable[[Pipeline, datetime], int], ...] = (
     Pipeline.collect,
     Pipeline.publish,
     Pipeline.deliver,
+    Pipeline.hear,
 )
-"""In the order in which a study meets them."""
+"""In the order in which a study meets them; what is heard comes after what was delivered."""

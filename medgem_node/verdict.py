@@ -33,9 +33,8 @@ from enum import StrEnum
 from typing import Any
 
 from pydicom.sr.codedict import codes
-from pydicom.sr.coding import Code
 
-from medgem_node.feedback import Document, Group
+from medgem_node.feedback import Concept, Document, Group
 from medgem_node.region import is_same, overlap
 
 NUMBER_TOLERANCE = 0.01
@@ -43,17 +42,29 @@ NUMBER_TOLERANCE = 0.01
 
 SAME_FINDING_OVERLAP = 0.5
 
-ACCEPTING = (
-    *(codes.DCM.OfInterest, codes.DCM.ForReferringProvider, codes.DCM.ForSurgery, codes.DCM.ForTherapy),
-    *(codes.DCM.ForPatient, codes.DCM.BestInSet, codes.DCM.DiagnosisInputUsed, codes.DCM.ForReportAttachment),
+ACCEPTING = tuple(
+    Concept.of(getattr(codes.DCM, name))
+    for name in (
+        *("OfInterest", "ForReferringProvider", "ForSurgery", "ForTherapy"),
+        *("ForPatient", "BestInSet", "DiagnosisInputUsed", "ForReportAttachment"),
+    )
 )
 """Titles of CID 7010 that put an object to use. Teaching, conference and research take wrong results too."""
 
-REJECTING = (codes.DCM.RejectedForQualityReasons, codes.DCM.RejectedForPatientSafetyReasons)
+REJECTING = tuple(
+    Concept.of(getattr(codes.DCM, name)) for name in ("RejectedForQualityReasons", "RejectedForPatientSafetyReasons")
+)
 """Of CID 7011. A wrong worklist entry and the end of retention (113038, 113039) say nothing of what a model said."""
 
-_STATUS = tuple(getattr(codes.cid6042, name) for name in ("NotAttempted", "Failed", "PartiallySucceeded", "Succeeded"))
-_NOTHING = (codes.DCM.NoAbnormality, codes.SCT.Normal)
+_NOT_ANALYSED = (Concept.of(codes.cid6042.NotAttempted), Concept.of(codes.cid6042.Failed))
+_STATUS = (
+    *_NOT_ANALYSED,
+    *(Concept.of(codes.cid6042.PartiallySucceeded), Concept.of(codes.cid6042.Succeeded)),
+)
+_NOTHING = (Concept.of(codes.DCM.NoAbnormality), Concept.of(codes.SCT.Normal))
+_PRESENT, _ABSENT = Concept.of(codes.SCT.Present), Concept.of(codes.SCT.Absent)
+_UNDETERMINED = Concept.of(codes.SCT.Undetermined)
+_PROBABILITY = Concept.of(codes.DCM.Probability)
 _PUBLIC = ("SCT", "SRT", "DCM", "LN", "UMLS", "NCIt", "RADLEX", "FMA")
 
 
@@ -117,7 +128,7 @@ def judge_report(document: Document, ours: Document, *, successor: bool) -> tupl
 
 def _additions(own: Sequence[Group], ours: Document) -> list[Opinion]:
     """Groups of the reader's own on our images; of a study that was not analysed nothing can have been missed."""
-    if any(g.finding in _STATUS[:2] for g in ours.groups):
+    if any(g.finding in _NOT_ANALYSED for g in ours.groups):
         return []
     places = {g.region.place for g in ours.groups if g.region} | ours.references
     seen = [g for g in own if g.region and g.region.place in places and not _says_absent(g)]
@@ -129,7 +140,7 @@ def _additions(own: Sequence[Group], ours: Document) -> list[Opinion]:
 
 def _compared(claim: Group, group: Group, *, numbers: bool) -> Opinion:
     answer = _answer(claim, group)
-    if answer == codes.SCT.Undetermined:
+    if answer == _UNDETERMINED:
         return _about(claim, Verdict.COMMENTED, why="undetermined")
     if answer is not None and answer != _claimed(claim):
         return _about(claim, Verdict.REJECTED, why=f"coded as {answer.meaning.lower()}")
@@ -143,9 +154,9 @@ def _compared(claim: Group, group: Group, *, numbers: bool) -> Opinion:
     return _about(claim, Verdict.ACCEPTED)
 
 
-def _answer(claim: Group, group: Group) -> Code | None:
+def _answer(claim: Group, group: Group) -> Concept | None:
     """Present, absent or undetermined, as the reader coded it of our finding."""
-    answers = (codes.SCT.Present, codes.SCT.Absent, codes.SCT.Undetermined)
+    answers = (_PRESENT, _ABSENT, _UNDETERMINED)
     asked = _asked(claim)
     given = [a for question, a in group.evaluations if a in answers and question == asked]
     return given[-1] if given else None
@@ -157,7 +168,7 @@ def _changes(claim: Group, group: Group, *, numbers: bool) -> dict[str, Any]:
         changes["finding"] = [_public(claim.finding), _public(group.finding)]
     for name in ("sites", "lateralities"):
         before, after = getattr(claim, name), getattr(group, name)
-        if before and after and not _same_codes(before, after):
+        if before and after and set(before) != set(after):
             changes[name] = [sorted(map(_public, before)), sorted(map(_public, after))]
     if claim.region and group.region and not is_same(claim.region, group.region):
         common = overlap(claim.region, group.region)
@@ -193,32 +204,27 @@ def _label(group: Group) -> str:
     return f"{asked.meaning} absent" if _says_absent(group) else asked.meaning
 
 
-def _asked(group: Group) -> Code | None:
+def _asked(group: Group) -> Concept | None:
     """The finding that a group is about: what it evaluates, its finding, or its first number."""
-    evaluated = (question for question, answer in group.evaluations if answer in (codes.SCT.Present, codes.SCT.Absent))
-    numbers = (number.concept for number in group.numbers if number.concept != codes.DCM.Probability)
+    evaluated = (question for question, answer in group.evaluations if answer in (_PRESENT, _ABSENT))
+    numbers = (number.concept for number in group.numbers if number.concept != _PROBABILITY)
     return next(evaluated, None) or group.finding or next(numbers, None)
 
 
-def _claimed(group: Group) -> Code:
-    claimed: Code = codes.SCT.Absent if _says_absent(group) else codes.SCT.Present
-    return claimed
+def _claimed(group: Group) -> Concept:
+    return _ABSENT if _says_absent(group) else _PRESENT
 
 
 def _says_absent(group: Group) -> bool:
-    return any(answer == codes.SCT.Absent for _, answer in group.evaluations)
+    return any(answer == _ABSENT for _, answer in group.evaluations)
 
 
-def _same_codes(these: Sequence[Code], those: Sequence[Code]) -> bool:
-    return all(a in those for a in these) and all(b in these for b in those)
-
-
-def _public(code: Code | None) -> str:
+def _public(code: Concept | None) -> str:
     """Scheme and value of a public code; a private one may be anybody's free text."""
     if code is None:
         return "no code"
-    if code.scheme_designator in _PUBLIC and re.fullmatch(r"(RID|[A-Z]-?)?[0-9A-F-]{3,18}", code.value):
-        return f"{code.scheme_designator} {code.value}"
+    if code.scheme in _PUBLIC and re.fullmatch(r"(RID|[A-Z]-?)?[0-9A-F-]{3,18}", code.value):
+        return f"{code.scheme} {code.value}"
     return "private code"
 
 

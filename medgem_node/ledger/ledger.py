@@ -18,6 +18,7 @@ from sqlalchemy.engine import Engine
 from medgem_node.job import TRANSITIONS, Delivery, DeliveryState, Job, JobState
 from medgem_node.ledger import delivery
 from medgem_node.ledger import tables as t
+from medgem_node.ledger.feedback import note_document
 from medgem_node.ledger.migrations import upgrade
 from medgem_node.study import TRANSITIONS as STUDY_TRANSITIONS
 from medgem_node.study import Instance, Study, StudyState
@@ -93,6 +94,7 @@ class Ledger:
                 return False
             fields = {name: getattr(instance, name) for name in _INSTANCE_FIELDS}
             connection.execute(insert(t.instance).values(**{**fields, "revision": len(digests) + 1}))
+            note_document(connection, instance)
             connection.execute(
                 update(t.study)
                 .where(t.study.c.study_instance_uid == instance.study_instance_uid)

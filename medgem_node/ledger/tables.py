@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     ForeignKey,
@@ -130,6 +131,42 @@ delivery = Table(
     UniqueConstraint("sop_instance_uid", "destination"),
     Index(None, "state", "due_at"),
     Index(None, "job_id"),
+)
+
+document = Table(
+    "document",
+    metadata,
+    Column("key", String(300), primary_key=True),
+    Column("sop_instance_uid", String(64), nullable=False),
+    Column("study_instance_uid", ForeignKey("study.study_instance_uid"), nullable=False),
+    Column("sop_class_uid", String(64), nullable=False),
+    Column("patient_key", String(64), nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("received_at", UtcDateTime, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("reason", Text, nullable=False, default=""),
+    Column("reader", String(64), nullable=False, default=""),
+    Column("complete", Boolean, nullable=False, default=False),
+    Column("verified", Boolean, nullable=False, default=False),
+    Column("content_at", UtcDateTime),
+    Column("replaces", Text, nullable=False, default="[]"),
+    Index(None, "state", "received_at"),
+    Index(None, "study_instance_uid"),
+)
+
+feedback = Table(
+    "feedback",
+    metadata,
+    Column("feedback_id", Integer, primary_key=True),
+    Column("key", ForeignKey("document.key"), nullable=False),
+    Column("job_id", ForeignKey("job.job_id"), nullable=False),
+    Column("verdict", String(16), nullable=False),
+    Column("finding", String(200), nullable=False),
+    Column("subject", String(64), nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+    Index(None, "job_id"),
+    Index(None, "key"),
 )
 
 audit = Table(
