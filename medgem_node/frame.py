@@ -69,7 +69,7 @@ def coded(reason: str, message: str) -> Iterator[None]:
 
 
 def decoded(instance: Dataset) -> NDArray[Any]:
-    """The only frame: (rows, columns) of stored values, or (rows, columns, 3) RGB. To be called within `coded`.
+    """The only frame, as of `decoded_frame`. To be called within `coded`.
 
     Raises
     ------
@@ -78,12 +78,24 @@ def decoded(instance: Dataset) -> NDArray[Any]:
     Unreadable
         `no-pixel-data`, `image-size`, `transfer-syntax`, `pixel-data-truncated`, `pixel-data`.
     """
+    if instance.get("PixelData") and _number_of_frames(instance) > 1:
+        raise NotApplicable("multi-frame", f"the image has {_number_of_frames(instance)} frames; one is expected")
+    return decoded_frame(instance, 1)
+
+
+def decoded_frame(instance: Dataset, number: int) -> NDArray[Any]:
+    """Frame `number`, from 1: (rows, columns) of stored values, or (rows, columns, 3) RGB. To be called within `coded`.
+
+    Only that frame is decoded. Raises Unreadable as `decoded`.
+    """
     rows, columns, samples = _checked_size(instance)
+    if not 1 <= number <= _number_of_frames(instance):
+        raise Unreadable("pixel-data", f"frame {number} of {_number_of_frames(instance)} was asked for")
     syntax = _transfer_syntax(instance)
     if syntax in _NATIVE:
-        values = _native(instance, rows * columns * samples)
+        values = _native(instance, number, rows * columns * samples)
     else:
-        values = _compressed(instance, syntax, (rows, columns, samples))
+        values = _compressed(instance, number, syntax, (rows, columns, samples))
     if instance.PhotometricInterpretation == "PALETTE COLOR":
         values = apply_color_lut(values, instance)
     if values.shape not in ((rows, columns), (rows, columns, 3)):
@@ -91,11 +103,13 @@ def decoded(instance: Dataset) -> NDArray[Any]:
     return values
 
 
+def _number_of_frames(instance: Dataset) -> int:
+    return max(1, int(instance.get("NumberOfFrames") or 1))
+
+
 def _checked_size(instance: Dataset) -> tuple[int, int, int]:
     if not instance.get("PixelData"):
         raise Unreadable("no-pixel-data", "the instance holds no pixel data")
-    if int(instance.get("NumberOfFrames") or 1) > 1:
-        raise NotApplicable("multi-frame", f"the image has {int(instance.NumberOfFrames)} frames; one is expected")
     rows, columns, samples = (int(instance.get(keyword) or 0) for keyword in ("Rows", "Columns", "SamplesPerPixel"))
     if min(rows, columns) < 1 or rows * columns > MAX_PIXELS:
         raise Unreadable("image-size", f"{rows} x {columns} pixels; an image has {MAX_PIXELS} at most")
@@ -114,13 +128,14 @@ def _transfer_syntax(instance: Dataset) -> uid.UID:
     return uid.UID(syntax)
 
 
-def _native(instance: Dataset, expected_values: int) -> NDArray[Any]:
+def _native(instance: Dataset, number: int, expected_values: int) -> NDArray[Any]:
     expected = expected_values * instance.BitsAllocated // 8
     if instance.PhotometricInterpretation == "YBR_FULL_422":
         expected = expected * 2 // 3
+    expected *= number
     if len(instance.PixelData) < expected:
         raise Unreadable("pixel-data-truncated", f"{len(instance.PixelData)} bytes of pixel data, {expected} expected")
-    values = _decode(instance, correct_unused_bits=False)
+    values = _decode(instance, number, correct_unused_bits=False)
     return _stored_bits(values, instance) if values.ndim == 2 else values
 
 
@@ -130,18 +145,23 @@ def _stored_bits(values: NDArray[Any], instance: Dataset) -> NDArray[Any]:
     high = int(instance.get("HighBit", stored - 1))
     if not 0 < stored <= high + 1 <= allocated:
         raise Unreadable("pixel-data", f"{stored} bits stored up to bit {high} of {allocated}")
-    if stored == allocated:
+    if stored == allocated or (high + 1 == stored and _fits(values, stored, instance.PixelRepresentation)):
         return values
     bits = values << (allocated - 1 - high)
     return bits >> (allocated - stored)  # a signed shift carries the sign along
 
 
-def _compressed(instance: Dataset, syntax: uid.UID, expected: tuple[int, int, int]) -> NDArray[Any]:
-    stream = get_frame(instance.PixelData, 0, number_of_frames=1)
+def _fits(values: NDArray[Any], bits: int, is_signed: int) -> bool:
+    least, most = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if is_signed else (0, 2**bits - 1)
+    return bool(least <= values.min() and values.max() <= most)
+
+
+def _compressed(instance: Dataset, number: int, syntax: uid.UID, expected: tuple[int, int, int]) -> NDArray[Any]:
+    stream = _stream(instance, number)
     if syntax == uid.RLELossless:
         if len(stream) > 64 + 2 * np.prod(expected) * instance.BitsAllocated // 8:  # runs cost at most 1 in 128
             raise Unreadable("pixel-data", f"{len(stream)} bytes of run lengths for {expected[0]} x {expected[1]}")
-        return _decode(instance, decoding_plugin="pydicom")
+        return _decode(instance, number, decoding_plugin="pydicom")
     found = _codestream_size(stream)
     if found != expected:
         raise Unreadable(
@@ -150,12 +170,21 @@ def _compressed(instance: Dataset, syntax: uid.UID, expected: tuple[int, int, in
     if _END not in stream.rstrip(b"\x00")[-_END_WITHIN:]:
         raise Unreadable("pixel-data-truncated", "the compressed pixel data has no end")
     if syntax == uid.JPEGExtended12Bit:
-        return _jpeg_extended(stream, instance)
-    return _decode(instance, decoding_plugin=_DECODERS[syntax])
+        return _jpeg_extended(stream, instance, number)
+    return _decode(instance, number, decoding_plugin=_DECODERS[syntax])
 
 
-def _decode(instance: Dataset, **options: Any) -> NDArray[Any]:
-    return pixel_array(instance, index=0, **options)
+def _stream(instance: Dataset, number: int) -> bytes:
+    """The codestream of a frame, found as the decoders find it."""
+    offsets = None
+    if instance.get("ExtendedOffsetTable") and instance.get("ExtendedOffsetTableLengths"):
+        offsets = (instance.ExtendedOffsetTable, instance.ExtendedOffsetTableLengths)
+    count = _number_of_frames(instance)
+    return get_frame(instance.PixelData, number - 1, number_of_frames=count, extended_offsets=offsets)
+
+
+def _decode(instance: Dataset, number: int, **options: Any) -> NDArray[Any]:
+    return pixel_array(instance, index=number - 1, **options)
 
 
 def _codestream_size(stream: bytes) -> tuple[int, int, int]:
@@ -183,11 +212,11 @@ def _number(stream: bytes, at: int, size: int) -> int:
     return int.from_bytes(stream[at : at + size], "big")
 
 
-def _jpeg_extended(stream: bytes, instance: Dataset) -> NDArray[Any]:
+def _jpeg_extended(stream: bytes, instance: Dataset, number: int) -> NDArray[Any]:
     """Of 8 bits by Pillow; of 12, the only other depth there is, by GDCM itself, since pydicom's plugin declines it."""
     precision = _number(stream, _frame_header(stream) + 4, 1)
     if precision == 8:
-        return _decode(instance, decoding_plugin="pillow")
+        return _decode(instance, number, decoding_plugin="pillow")
     if instance.SamplesPerPixel != 1 or instance.BitsAllocated != 16 or precision != 12:
         raise Unreadable("pixel-data", f"JPEG of {precision} bits, {instance.BitsAllocated} allocated")
     import gdcm  # type: ignore[import-untyped]  # here, so that all else works without it
