@@ -16,16 +16,17 @@ from highdicom.seg import SegmentAlgorithmTypeValues, SegmentDescription
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.dataelem import DataElement
-from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian
 
 from medgem_node import evidence as ev
+from medgem_node import frame_groups
 from medgem_node.errors import ConfigError, MedgemError
 from medgem_node.evidence import Source
 from medgem_node.finding import Analysis, Bits, Mask, packed
-from medgem_node.geometry import spacing_mm
+from medgem_node.frame_groups import item, reference
+from medgem_node.geometry import frames, spacing_mm
 from medgem_node.header import ascii_, carry
-from medgem_node.volume import Slice, Volume, decimal, volumes
+from medgem_node.volume import Volume, decimal, volumes
 
 VARIANTS = ("binary", "fractional", "labelmap")
 """`fractional` writes a byte for each pixel, 0 or 255; `labelmap` one byte for all segments, where none overlap (a
@@ -167,10 +168,10 @@ class SegmentationWriter:
         found = earlier.reference(f"seg-{self._mark}{n}") if earlier is not None else None
         if earlier is None or found is None:
             return
-        reference = _item(ReferencedSOPClassUID=found[0], ReferencedSOPInstanceUID=found[1])
-        segmentation.ReferencedImageSequence = [reference]
+        replaced = item(ReferencedSOPClassUID=found[0], ReferencedSOPInstanceUID=found[1])
+        segmentation.ReferencedImageSequence = [replaced]
         segmentation.ReferencedSeriesSequence.append(
-            _item(SeriesInstanceUID=earlier.uid(f"seg-series-{self._mark}{n}"), ReferencedInstanceSequence=[reference])
+            item(SeriesInstanceUID=earlier.uid(f"seg-series-{self._mark}{n}"), ReferencedInstanceSequence=[replaced])
         )
 
 
@@ -199,10 +200,10 @@ def _segments(masks: Sequence[_Packed], volume: Volume) -> list[_Segment]:
     """Those masks that have a pixel in the volume."""
     segments = []
     for each in masks:
-        frames = {k: each.order[s.name] for k, s in enumerate(volume.slices) if s.name in each.order}
-        if frames and each.bits.shape[1:] != volume.size:
+        said = {k: each.order[s.name] for k, s in enumerate(volume.slices) if s.name in each.order}
+        if said and each.bits.shape[1:] != volume.size:
             raise MedgemError(f"mask {each.mask.label} is {each.bits.shape[1:]}, its image {volume.size} pixels")
-        if of_slice := {k: each.bits.data[n] for k, n in frames.items() if each.bits.data[n].any()}:
+        if of_slice := {k: each.bits.data[n] for k, n in said.items() if each.bits.data[n].any()}:
             segments.append(_Segment(each.mask, of_slice))
     return segments
 
@@ -240,22 +241,16 @@ def _refer(segmentation: Dataset, volume: Volume) -> None:
     for each in volume.slices:
         numbers.setdefault(each.name[0], []).append(each.frame)
     image_of = {each.name[0]: each.image for each in volume.slices}
-    references = [_reference(image) for image in image_of.values()]
-    sources = [_reference(image, numbers[name]) for name, image in image_of.items()]
-    segmentation.SourceImageSequence = sources
+    segmentation.SourceImageSequence = [
+        reference(image, numbers[name] if len(numbers[name]) < frames(image) else ())
+        for name, image in image_of.items()
+    ]
     segmentation.ReferencedSeriesSequence = [
-        _item(
+        item(
             SeriesInstanceUID=str(volume.first.image.SeriesInstanceUID),
-            ReferencedInstanceSequence=references,
+            ReferencedInstanceSequence=[reference(image) for image in image_of.values()],
         )
     ]
-
-
-def _reference(image: Dataset, frames: Sequence[int] = ()) -> Dataset:
-    reference = _item(ReferencedSOPClassUID=str(image.SOPClassUID), ReferencedSOPInstanceUID=str(image.SOPInstanceUID))
-    if "NumberOfFrames" in image and 0 < len(frames) < int(image.NumberOfFrames):
-        reference.ReferencedFrameNumber = sorted(frames)
-    return reference
 
 
 def _fill(segmentation: Dataset, volume: Volume, segments: Sequence[_Segment], kind: str) -> None:
@@ -266,15 +261,17 @@ def _fill(segmentation: Dataset, volume: Volume, segments: Sequence[_Segment], k
     if volume.step_mm is not None:
         shared.PixelMeasuresSequence[0].SpacingBetweenSlices = decimal(volume.step_mm)
     used = sorted({k for segment in segments for k in segment.of_slice})
-    place_of = {k: _place_of(volume.slices[k]) for k in used}
-    items, frames = [], []
+    place_of = dict(zip(used, frame_groups.of_slices([volume.slices[k] for k in used]), strict=True))
+    segment_of = [frame_groups.of_segment(n) for n in range(len(segments) + 1)]
+    items, packs = [], []
     pixels = volume.size[0] * volume.size[1]
     for numbers, rank, k in _frames(segments, used, kind):
-        items.append(_frame([*numbers, rank], place_of[k]))
-        frames.append(_encoded(segments, numbers, k, kind, pixels))
+        of_segment = segment_of[numbers[0]] if numbers else Dataset()
+        items.append(frame_groups.frame([*numbers, rank], place_of[k], of_segment))
+        packs.append(_encoded(segments, numbers, k, kind, pixels))
     segmentation.PerFrameFunctionalGroupsSequence = items
-    segmentation.NumberOfFrames = len(frames)
-    data = b"".join(frames)
+    segmentation.NumberOfFrames = len(packs)
+    data = b"".join(packs)
     segmentation.add(DataElement(0x7FE00010, "OB", data + b"\0" * (len(data) % 2)))
 
 
@@ -296,40 +293,3 @@ def _encoded(segments: Sequence[_Segment], numbers: tuple[int, ...], k: int, kin
             bits = np.unpackbits(segment.of_slice[k], count=pixels, bitorder="little")
             flat += bits * np.uint8(n if kind == "LABELMAP" else 255)
     return flat.tobytes()
-
-
-def _place_of(one: Slice) -> Dataset:
-    """The functional groups that all segments of a slice share."""
-    source = _reference(one.image)
-    if "NumberOfFrames" in one.image:
-        source.ReferencedFrameNumber = one.frame
-    source.PurposeOfReferenceCodeSequence = [_code(codes.cid7202.SourceImageForImageProcessingOperation)]
-    source.SpatialLocationsPreserved = "YES"
-    return _item(
-        PlanePositionSequence=[_item(ImagePositionPatient=[decimal(v) for v in one.place.position_mm])],
-        DerivationImageSequence=[
-            _item(
-                DerivationCodeSequence=[_code(codes.cid7203.SegmentationImageDerivation)], SourceImageSequence=[source]
-            )
-        ],
-    )
-
-
-def _frame(indices: Sequence[int], place: Dataset) -> Dataset:
-    item = Dataset()
-    item.update(place)
-    item.FrameContentSequence = [_item(DimensionIndexValues=list(indices))]
-    if len(indices) > 1:
-        item.SegmentIdentificationSequence = [_item(ReferencedSegmentNumber=indices[0])]
-    return item
-
-
-def _code(code: Any) -> Dataset:
-    return _item(CodeValue=code.value, CodingSchemeDesignator=code.scheme_designator, CodeMeaning=code.meaning)
-
-
-def _item(**attributes: object) -> Dataset:
-    item = Dataset()
-    for keyword, value in attributes.items():
-        setattr(item, keyword, value)
-    return item
