@@ -10,6 +10,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from pydicom.uid import (
+    Comprehensive3DSRStorage,
+    ComprehensiveSRStorage,
+    EnhancedSRStorage,
+    ExplicitVRLittleEndian,
+    GrayscaleSoftcopyPresentationStateStorage,
+    ImplicitVRLittleEndian,
+    KeyObjectSelectionDocumentStorage,
+    ParametricMapStorage,
+    SecondaryCaptureImageStorage,
+    SegmentationStorage,
+)
 from pynetdicom import build_context
 
 from medgem_node import node as running
@@ -19,15 +31,35 @@ from medgem_node.dimse import scu
 from medgem_node.errors import ConfigError, MedgemError, ModelRejected
 from medgem_node.ledger.ledger import Ledger
 from medgem_node.peer import Peer
+from medgem_node.publication import check_profile, full_kind
+from medgem_node.viewer_profile import ViewerProfile
 
 RELEASED = datetime(2026, 11, 22, tzinfo=UTC)
 """No true clock shows an earlier time than the day this version was made."""
 
-RESULTS = {
-    "1.2.840.10008.5.1.4.1.1.88.34": ("Comprehensive 3D SR (the report)", "the measurements will not show"),
-    "1.2.840.10008.5.1.4.1.1.66.4": ("Segmentation", "the masks will not show; the heatmap still has their outlines"),
-    "1.2.840.10008.5.1.4.1.1.7": ("Secondary Capture (the heatmap)", "the heatmap will not show"),
+SOP_CLASSES = {
+    "measurement_report/comprehensive-3d": (Comprehensive3DSRStorage, "report (Comprehensive 3D SR)"),
+    "measurement_report/comprehensive": (ComprehensiveSRStorage, "report (Comprehensive SR)"),
+    "measurement_report/enhanced": (EnhancedSRStorage, "report (Enhanced SR)"),
+    "segmentation/binary": (SegmentationStorage, "segmentation"),
+    "segmentation/fractional": (SegmentationStorage, "segmentation"),
+    "segmentation/labelmap": ("1.2.840.10008.5.1.4.1.1.66.7", "label map segmentation"),
+    "heatmap/true-colour": (SecondaryCaptureImageStorage, "heatmap (Secondary Capture)"),
+    "parametric_map/float": (ParametricMapStorage, "parametric map"),
+    "presentation_state/grayscale": (GrayscaleSoftcopyPresentationStateStorage, "presentation state"),
+    "key_objects/of-interest": (KeyObjectSelectionDocumentStorage, "key objects"),
 }
+"""What a peer has to accept for each kind of object, and what we call it."""
+
+_LOSS = {
+    "measurement_report": "findings and measurements will not show as such",
+    "segmentation": "masks will not show",
+    "heatmap": "the picture will not show",
+    "parametric_map": "the colour overlay will not show",
+    "presentation_state": "outlines will not be drawn on the image",
+    "key_objects": "images with findings will not be marked",
+}
+_SYNTAXES = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]  # of everything that we write and send
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +77,8 @@ def examine(path: Path | None, settings: tuple[str, ...] = (), now: datetime | N
     try:
         config = read_config(path, settings)
         running.open_destinations(config)
+        for profile in config.used_profiles:
+            check_profile(profile)
     except ConfigError as exc:
         yield Check("configuration", "wrong", str(exc), "correct that line; conf/node.toml shows every option")
         return
@@ -115,12 +149,13 @@ def check_models(config: Config) -> Iterator[Check]:
 
 
 def check_peer(name: str, peer: Peer, config: Config) -> Iterator[Check]:
-    """Whether the PACS answers, knows us, and takes each kind of result."""
+    """Whether the PACS answers and knows us, which kinds of result it takes, and whether the viewer profile fits it."""
     subject = f"destination {name}"
     title = peer.calling or config.node.ae_title
-    contexts = [build_context(sop_class) for sop_class in RESULTS]
+    sop_classes = dict.fromkeys(sop_class for sop_class, _ in SOP_CLASSES.values())
+    contexts = [build_context(sop_class, _SYNTAXES) for sop_class in sop_classes]
     try:
-        accepted = {abstract for abstract, _ in scu.accepted_contexts(peer, title, contexts, 10)}
+        accepted = frozenset(abstract for abstract, _ in scu.accepted_contexts(peer, title, contexts, 10))
     except scu.Unreachable as exc:
         mend = f"check that the PACS runs, its host and port in [destinations] {name}, and the firewall between"
         yield Check(subject, "wrong", str(exc), mend)
@@ -129,12 +164,67 @@ def check_peer(name: str, peer: Peer, config: Config) -> Iterator[Check]:
         mend = f'register AE title "{title}" with this machine\'s address at the PACS, or correct [destinations] {name}'
         yield Check(subject, "wrong", str(exc), mend)
         return
-    refused = [(what, loss) for sop_class, (what, loss) in RESULTS.items() if sop_class not in accepted]
-    for what, loss in refused:
-        mend = "allow this SOP class at the PACS, or choose another viewer profile: results.profile"
-        yield Check(subject, "warning", f"{peer} does not accept {what}: {loss}", mend)
-    if not refused:
-        yield Check(subject, "ok", f"{peer} answers, and accepts report, segmentation and heatmap")
+    taken = dict.fromkeys(words for sop_class, words in SOP_CLASSES.values() if sop_class in accepted)
+    if not taken:
+        mend = "allow storage of these SOP classes for our AE title at the PACS"
+        yield Check(subject, "wrong", f"{peer} answers, but accepts none of our results", mend)
+        return
+    fitting = [p.name for p in config.viewer_profiles.values() if _fits(p, accepted)]
+    says = f"{peer} answers, and accepts {', '.join(taken)}; viewer profiles that fit: {', '.join(fitting) or 'none'}"
+    yield Check(subject, "ok", says)
+    for profile in _profiles_for(name, config):
+        yield from check_profile_of_peer(subject, profile, accepted, config)
+
+
+def check_profile_of_peer(
+    subject: str, profile: ViewerProfile, accepted: frozenset[str], config: Config
+) -> Iterator[Check]:
+    """What of a profile's objects a peer that accepts these SOP classes would refuse, and what it gets instead."""
+    refused = _refused(profile, accepted)
+    instead = profile.replacements(refused, profile.spares)
+    better = _better_profile(profile, accepted, config)
+    mend = f'set results.profile = "{better}", which fits' if better else "allow this SOP class at the PACS"
+    for kind in (k for k in profile.objects if k in refused):
+        loss = _LOSS.get(kind.partition("/")[0], "it will not show")
+        then = f"it gets the {_words(instead[kind])} instead" if kind in instead else f"{loss}, and nothing stands in"
+        says = f'viewer profile "{profile.name}" sends the {_words(kind)}, which is not accepted: {then}'
+        yield Check(subject, "warning", says, mend)
+
+
+def _profiles_for(destination: str, config: Config) -> list[ViewerProfile]:
+    names = [rule.profile for rule in config.rules if destination in rule.send_to]
+    found = [config.profile(name) for name in names] or [config.profile()]
+    return list({profile.name: profile for profile in found}.values())
+
+
+def _refused(profile: ViewerProfile, accepted: frozenset[str]) -> frozenset[str]:
+    kinds = (*profile.objects, *profile.spares)
+    known = {kind: SOP_CLASSES[full] for kind in kinds if (full := full_kind(kind)) in SOP_CLASSES}
+    return frozenset(kind for kind, (sop_class, _) in known.items() if sop_class not in accepted)
+
+
+def _fits(profile: ViewerProfile, accepted: frozenset[str]) -> bool:
+    try:
+        return not _refused(profile, accepted) & set(profile.objects)
+    except ConfigError:  # it names what is not installed, and nobody uses it
+        return False
+
+
+def _better_profile(profile: ViewerProfile, accepted: frozenset[str], config: Config) -> str:
+    """The profile that fits and loses nothing of what arrives with this one; of several the one that sends most."""
+    refused = _refused(profile, accepted)
+    instead = profile.replacements(refused, profile.spares)
+    arrives = {k.partition("/")[0] for k in (*profile.objects, *instead.values()) if k not in refused}
+    better = [
+        other
+        for other in config.viewer_profiles.values()
+        if _fits(other, accepted) and arrives <= {kind.partition("/")[0] for kind in other.objects}
+    ]
+    return max(better, key=lambda p: len(p.objects)).name if better and refused & set(profile.objects) else ""
+
+
+def _words(kind: str) -> str:
+    return SOP_CLASSES.get(full_kind(kind), ("", kind))[1]
 
 
 def check_orphans(config: Config) -> Iterator[Check]:

@@ -63,7 +63,7 @@ def send_batch(
         log.warning("job %s: %s: %s", batch[0].job_id, name, reason)
     refused: list[str] = []
     instead: list[str] = []
-    for delivery in batch:
+    for delivery in sorted(batch, key=lambda d: d.sop_instance_uid not in delivered):  # what arrived is noted first
         if delivery.sop_instance_uid in delivered:
             ledger.move_delivery(delivery, DeliveryState.DELIVERED, due_at=now)
         elif otherwise is DeliveryState.REFUSED:

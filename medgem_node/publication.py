@@ -67,16 +67,19 @@ def job_uid(pseudonyms: Pseudonyms, job: LedgerJob) -> Callable[[str], str]:
 def check_profile(profile: ViewerProfile) -> None:
     """Raises ConfigError if a profile names a writer or a variant that is not there."""
     for kind in (*profile.objects, *profile.spares):
-        name, _, variant = kind.partition("/")
         try:
-            variants = getattr(plug.load("writers", name), "VARIANTS", ())
+            full_kind(kind)
         except ConfigError as exc:
             raise ConfigError(f'viewer profile "{profile.name}": {exc}') from exc
-        if variant and variant not in variants:
-            known = ", ".join(variants)
-            raise ConfigError(
-                f'viewer profile "{profile.name}": {name} has no variant "{variant}"; known are {known or "none"}'
-            )
+
+
+def full_kind(kind: str) -> str:
+    """`writer/variant`, also where only the writer is named. Raises ConfigError if there is no such variant."""
+    name, _, variant = kind.partition("/")
+    variants: Sequence[str] = getattr(plug.load("writers", name), "VARIANTS", ())
+    if variant and variant not in variants:
+        raise ConfigError(f'{name} has no variant "{variant}"; known are {", ".join(variants) or "none"}')
+    return "/".join((name, variant or "".join(variants[:1])))
 
 
 def earlier_results(jobs: Sequence[LedgerJob], ledger: Ledger, pseudonyms: Pseudonyms) -> Earlier | None:

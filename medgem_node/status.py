@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from medgem_node.config import Config
-from medgem_node.job import DeliveryState
+from medgem_node.job import Delivery, DeliveryState
 from medgem_node.ledger.ledger import Ledger, LedgerJob
 from medgem_node.node import open_node
 from medgem_node.study import Study, StudyState
@@ -45,10 +45,25 @@ def _study(name: str, study: Study, jobs: list[LedgerJob], ledger: Ledger) -> It
     for job in jobs:
         why = ": ".join(filter(None, (job.reason, job.detail)))
         yield f"    {job.job.model} {job.job.version}  {job.state}, attempt {job.job.attempt}  {why}".rstrip()
-        for delivery in ledger.deliveries(job_id=job.job.job_id):
-            if delivery.state is not DeliveryState.DELIVERED:
-                tries = f"{delivery.state} after {delivery.attempts} tries"
-                yield f"        to {delivery.destination}: {tries}: {delivery.reason}"
+        yield from _deliveries(job, ledger.deliveries(job_id=job.job.job_id))
+
+
+def _deliveries(job: LedgerJob, deliveries: Sequence[Delivery]) -> Iterator[str]:
+    """What is not there yet, and what will never be, with what was sent in its place."""
+    for delivery in deliveries:
+        if delivery.state is DeliveryState.DELIVERED:
+            continue
+        kind = f"{delivery.kind} " if delivery.kind else ""
+        tries = f"{kind}{delivery.state} after {delivery.attempts} tries"
+        yield f"        to {delivery.destination}: {tries}: {delivery.reason}{_instead(job, delivery, deliveries)}"
+
+
+def _instead(job: LedgerJob, refused: Delivery, deliveries: Sequence[Delivery]) -> str:
+    if job.profile is None or refused.state is not DeliveryState.REFUSED:
+        return ""
+    here = {d.kind: d for d in deliveries if d.destination == refused.destination}
+    got = next((here[kind] for kind in job.profile.instead.get(refused.kind, ()) if kind in here), None)
+    return f"; got {got.kind} instead ({got.state})" if got else ""
 
 
 def _counts(states: Iterable[str]) -> str:

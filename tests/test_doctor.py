@@ -7,8 +7,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from pydicom.uid import SegmentationStorage
-from pynetdicom import AE
+from pydicom.uid import (
+    Comprehensive3DSRStorage,
+    ComprehensiveSRStorage,
+    EnhancedSRStorage,
+    SecondaryCaptureImageStorage,
+    SegmentationStorage,
+)
+from pynetdicom import AE, AllStoragePresentationContexts
 
 from medgem_node import cli, doctor, testing
 from medgem_node.card import find_card
@@ -17,6 +23,7 @@ from medgem_node.node import now, open_node, start_acceptor
 from medgem_node.testing import FakePacs
 
 MakeConfig = Callable[..., Config]
+REPORTS = (Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage)
 
 
 def peer_checks(config: Config) -> list[doctor.Check]:
@@ -64,13 +71,55 @@ def test_a_pacs_that_we_call_by_the_wrong_title(make_config: MakeConfig) -> None
     assert "does not answer to the AE title we called" in check.says
 
 
-def test_a_pacs_that_refuses_segmentations(make_config: MakeConfig) -> None:
+def test_a_pacs_that_refuses_segmentations_is_told_what_it_gets_instead(make_config: MakeConfig) -> None:
     with FakePacs(refuse=[SegmentationStorage]) as pacs:
+        takes, check = peer_checks(make_config({"PACS": pacs.url}))
+
+    assert takes.state == "ok"
+    assert "presentation state" in takes.says
+    assert " segmentation," not in takes.says.replace("label map segmentation", "")
+    assert check.state == "warning"
+    assert check.says == (
+        'viewer profile "generic" sends the segmentation, which is not accepted: it gets the presentation state instead'
+    )
+    assert check.mend == "allow this SOP class at the PACS"
+
+
+def test_a_pacs_for_which_nothing_stands_in_is_told_the_loss(make_config: MakeConfig) -> None:
+    with FakePacs(refuse=REPORTS) as pacs:
+        _, check = peer_checks(make_config({"PACS": pacs.url}))
+
+    assert "report (Comprehensive 3D SR), which is not accepted: findings and measurements will not show" in check.says
+    assert "allow this SOP class" in check.mend
+
+
+def test_a_pacs_that_takes_pictures_only_is_recommended_the_profile_for_it(make_config: MakeConfig) -> None:
+    others = [str(c.abstract_syntax) for c in AllStoragePresentationContexts]
+    others.remove(str(SecondaryCaptureImageStorage))
+    with FakePacs(refuse=others) as pacs:
+        takes, *checks = peer_checks(make_config({"PACS": pacs.url}))
+
+    assert takes.says.endswith("accepts heatmap (Secondary Capture); viewer profiles that fit: sc-only")
+    assert [c.state for c in checks] == ["warning", "warning"]
+    assert {c.mend for c in checks} == {'set results.profile = "sc-only", which fits'}
+
+
+def test_a_pacs_that_knows_our_title_and_takes_none_of_our_results(make_config: MakeConfig) -> None:
+    with FakePacs(refuse=[str(c.abstract_syntax) for c in AllStoragePresentationContexts]) as pacs:
         (check,) = peer_checks(make_config({"PACS": pacs.url}))
 
-    assert check.state == "warning"
-    assert "does not accept Segmentation" in check.says
-    assert "results.profile" in check.mend
+    assert (check.state, "accepts none of our results" in check.says) == ("wrong", True)
+
+
+def test_the_profile_of_the_rule_that_sends_there_is_the_one_that_is_judged(
+    make_config: MakeConfig, tmp_path: Path
+) -> None:
+    with FakePacs(refuse=[SegmentationStorage]) as pacs:
+        source = Path(make_config({"PACS": pacs.url}).source)
+        rules = (tmp_path / "rules.toml").read_text("utf-8").replace("[[rule]]", '[[rule]]\nprofile = "sc-only"')
+        (tmp_path / "rules.toml").write_text(rules, "utf-8")
+
+        assert [c.state for c in peer_checks(read_config(source))] == ["ok"]
 
 
 def test_a_pacs_that_takes_everything(make_config: MakeConfig) -> None:
@@ -78,6 +127,7 @@ def test_a_pacs_that_takes_everything(make_config: MakeConfig) -> None:
         (check,) = peer_checks(make_config({"PACS": pacs.url}))
 
     assert check.state == "ok"
+    assert check.says.endswith("viewer profiles that fit: generic, ohif, sc-only, weasis")
 
 
 def test_a_port_in_use(make_config: MakeConfig) -> None:

@@ -5,11 +5,14 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy import create_engine, text
 
 from medgem_node.job import DeliveryState, Job, JobState
 from medgem_node.ledger.ledger import Ledger, LedgerJob, Result
+from medgem_node.ledger.migrations import upgrade
 from medgem_node.ledger.tables import metadata
 from medgem_node.study import Instance, StudyState, newest
+from medgem_node.viewer_profile import ViewerProfile
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
@@ -139,6 +142,111 @@ def test_a_job_without_destinations_is_done_when_published(ledger: Ledger) -> No
     ledger.publish(job, [Result("2.25.1", "1.2", "results/a")], NOON)
 
     assert ledger.jobs()[0].state is JobState.DONE
+
+
+PROFILE = ViewerProfile("p", "p", ("seg", "sr"), "scoord", {"seg": ("seg/old", "pr"), "sr": ("sr/old",)})
+RESULTS = [
+    Result("2.25.1", "1.2", "results/1", "seg"),
+    Result("2.25.2", "1.2", "results/2", "seg"),
+    Result("2.25.3", "1.3", "results/3", "pr"),
+    Result("2.25.4", "1.4", "results/4", "sr"),
+    Result("2.25.5", "1.5", "results/5", "sr/old"),
+]
+
+
+def published(ledger: Ledger, send_to: tuple[str, ...] = ("PACS",)) -> None:
+    job = opened(ledger, replace(a_job(JobState.ANALYSED, send_to), profile=PROFILE))
+    assert job.profile == PROFILE
+    assert ledger.publish(job, RESULTS, NOON)
+
+
+def pending(ledger: Ledger, destination: str = "PACS") -> list[str]:
+    return [d.kind for d in ledger.deliveries(DeliveryState.PENDING) if d.destination == destination]
+
+
+def test_what_only_stands_in_is_known_and_not_sent(ledger: Ledger) -> None:
+    published(ledger)
+
+    assert pending(ledger) == ["seg", "seg", "sr"]
+    assert [r.kind for r in ledger.results("j1")] == ["seg", "seg", "pr", "sr", "sr/old"]
+
+
+def test_a_refused_object_opens_the_first_that_was_written_once_and_for_that_destination(ledger: Ledger) -> None:
+    published(ledger, ("PACS", "OTHER"))
+    first, second = (d for d in ledger.deliveries() if d.kind == "seg" and d.destination == "PACS")
+
+    assert ledger.refuse(first, due_at=NOON, reason="no") == ("pr",)
+    assert ledger.refuse(second, due_at=NOON, reason="no") == ()
+    assert sorted(pending(ledger)) == ["pr", "sr"]
+    assert pending(ledger, "OTHER") == ["seg", "seg", "sr"]
+
+
+def test_a_job_whose_last_object_is_refused_goes_on_with_what_stands_in_and_then_ends(ledger: Ledger) -> None:
+    published(ledger)
+    while waiting := ledger.deliveries(DeliveryState.PENDING):
+        assert ledger.jobs()[0].state is JobState.PUBLISHED
+        ledger.refuse(waiting[0], due_at=NOON, reason="no")
+
+    assert ledger.jobs()[0].state is JobState.DONE
+    assert {d.kind for d in ledger.deliveries(DeliveryState.REFUSED)} == {"seg", "pr", "sr", "sr/old"}
+
+
+def test_a_refusal_and_what_stands_in_are_known_together_or_not_at_all(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published(ledger)
+    seen = ledger.deliveries()[0]
+    with monkeypatch.context() as broken:
+        broken.setattr("medgem_node.ledger.delivery.open_deliveries", power_cut)
+        with pytest.raises(OSError, match="power cut"):
+            ledger.refuse(seen, due_at=NOON, reason="no")
+
+    assert ledger.deliveries()[0] == seen
+    assert ledger.refuse(seen, due_at=NOON, reason="no") == ("pr",)
+
+
+def power_cut(*_: object) -> None:
+    raise OSError("power cut")
+
+
+def test_earlier_jobs_are_those_of_the_same_study_and_model_that_were_published(ledger: Ledger) -> None:
+    published(ledger)
+    (job,) = ledger.jobs()
+
+    later = replace(job, study_revision=2)
+    assert ledger.earlier_jobs(job) == ()
+    assert ledger.earlier_jobs(later) == (job,)
+    assert ledger.earlier_jobs(replace(later, job=replace(job.job, version="2.0.0"))) == (job,)
+    assert ledger.earlier_jobs(replace(later, job=replace(job.job, model="other"))) == ()
+
+
+def test_a_database_of_the_first_version_is_brought_up_to_date_with_what_it_holds(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'ledger.sqlite'}"
+    first = create_engine(url)
+    with first.begin() as connection:
+        upgrade(connection, "0001")
+        for statement in ROWS_OF_THE_FIRST_VERSION:
+            connection.execute(text(statement))
+    first.dispose()
+
+    ledger = Ledger(url)
+
+    (job,) = ledger.jobs()
+    assert (job.state, job.profile) == (JobState.PUBLISHED, None)
+    assert ledger.results("j1") == (Result("2.25.1", "1.2", "results/a", ""),)
+    (waiting,) = ledger.deliveries(DeliveryState.PENDING)
+    assert ledger.refuse(waiting, due_at=NOON, reason="no") == ()
+    assert ledger.jobs()[0].state is JobState.DONE
+
+
+AT = "'2026-11-22 12:00:00'"
+ROWS_OF_THE_FIRST_VERSION = (
+    f"insert into study values ('1.2.1', 'prepared', 1, {AT}, 'r', '')",
+    "insert into job values ('j1', '1.2.1', 1, 'r', 'm', '1.0.0', 'published', 1, '[]', '[]', '[\"PACS\"]', "
+    f"{AT}, {AT}, null, {AT}, '', '')",
+    "insert into result values ('2.25.1', 'j1', '1.2', 'results/a')",
+    f"insert into delivery values (1, '2.25.1', 'j1', 'PACS', 'pending', 0, {AT}, '')",
+)
 
 
 def test_a_ledger_opened_again_knows_the_same(tmp_path: Path) -> None:
