@@ -105,8 +105,8 @@ def is_document(sop_class_uid: str) -> bool:
 
 def read_document(dataset: Dataset) -> Document:
     """What the document says. Raises NotUnderstood, whatever a stranger wrote."""
-    part10.check_depth(dataset)
     try:
+        part10.check_depth(dataset)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # strangers' values break rules; those that matter are looked at here
             return _document(dataset)

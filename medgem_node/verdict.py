@@ -132,7 +132,10 @@ def _additions(own: Sequence[Group], ours: Document) -> list[Opinion]:
         return []
     places = {g.region.place for g in ours.groups if g.region} | ours.references
     seen = [g for g in own if g.region and g.region.place in places and not _says_absent(g)]
-    return [Opinion(Verdict.ADDED, _public(g.finding), g.tracking_uid) for g in seen]
+    ours_in_words: dict[Concept | None, str] = {
+        asked: asked.meaning for asked in map(_asked, ours.groups) if asked is not None
+    }
+    return [Opinion(Verdict.ADDED, ours_in_words.get(g.finding, _public(g.finding)), g.tracking_uid) for g in seen]
 
 
 # -- one of ours with one of theirs --------------------------------------------------------------------------------
