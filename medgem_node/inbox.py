@@ -11,6 +11,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -19,10 +20,11 @@ from pydicom import Dataset
 from medgem_node import part10
 from medgem_node.deid.pseudonym import Pseudonyms
 from medgem_node.dimse.scp import Received
-from medgem_node.errors import NotUnderstood, OutOfResources
+from medgem_node.errors import NotStored, NotUnderstood, OutOfResources
+from medgem_node.feedback import is_document
 from medgem_node.ledger.ledger import Ledger
 from medgem_node.seams import Store
-from medgem_node.study import Instance
+from medgem_node.study import Instance, newest
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +95,7 @@ class Inbox:
             study_instance_uid=study_instance_uid,
             transfer_syntax_uid=received.transfer_syntax_uid,
             modality=_text(header, "Modality")[:16],
-            patient_key=self.pseudonyms.digest("patient", patient(header)),
+            patient_key=self.pseudonyms.digest("patient", self._patient(header, sop_class_uid, study_instance_uid)),
             key=f"studies/{study_instance_uid}/{sop_instance_uid}-{digest[:16]}.dcm",
             sha256=digest,
             size_bytes=len(received.dataset),
@@ -101,6 +103,19 @@ class Inbox:
             called_ae=received.called_ae,
             received_at=now,
         )
+
+    def _patient(self, header: Dataset, sop_class_uid: str, study_instance_uid: str) -> str:
+        """Who the header names; a document without an issuer (viewers copy none) means that of its study's images."""
+        identifier = _text(header, "PatientID")
+        if not is_document(sop_class_uid) or not identifier or _text(header, "IssuerOfPatientID"):
+            return patient(header)
+        study = self.ledger.study(study_instance_uid)
+        images = [i for i in newest(study.instances) if not is_document(i.sop_class_uid)] if study else []
+        with suppress(NotStored, NotUnderstood, IndexError):
+            image = part10.decode(self.archive.get(images[-1].key), headers_only=True)
+            if _text(image, "PatientID") == identifier:
+                return patient(image)
+        return patient(header)
 
 
 def patient(header: Dataset) -> str:
