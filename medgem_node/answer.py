@@ -67,6 +67,13 @@ REASONS = {
 }
 """The meaning of every reason that this product gives for an analysis that was not made."""
 
+_VALUES = {  # Code Value holds 16 characters; in Long Code Value not every reader looks
+    "implausible-anatomy": "no-anatomy",
+    "inverted-polarity": "inverted",
+    "not-a-frontal-chest": "no-frontal-chest",
+    "pixel-data-truncated": "pixel-data-short",
+}
+
 FAILURES = (
     *("failed", "unreadable", "header", "pixel", "no-pixel", "transfer-syntax", "image-size", "constant-image"),
     *("worker", "out-of-memory", "model-rejected", "lease-expired", "bad-outcome", "not-written", "not-deidentified"),
@@ -85,7 +92,8 @@ def status(analysis: Analysis) -> Code:
 def reason(analysis: Analysis) -> Code:
     """Why there is no analysis: our identifier as a private code, with its meaning in words."""
     identifier = ascii_(analysis.reason, 64) or "failed"
-    return Code(identifier, PRIVATE, REASONS.get(identifier, "Another reason, see the comment"))
+    value = _VALUES.get(identifier, identifier)
+    return Code(value if len(value) <= 16 else "other", PRIVATE, REASONS.get(identifier, "Another, see the comment"))
 
 
 def overall(analysis: Analysis, card: ModelCard) -> list[tuple[Code, Code]]:

@@ -36,8 +36,11 @@ _VIEWS = {  # Defined Terms of View Position, PS3.3 C.8.7.1.1 and C.8.11.7
     "LPO": codes.cid4010.LeftPosteriorOblique,
     "RPO": codes.cid4010.RightPosteriorOblique,
 }
-_REGIONS = {name.upper(): c for name, c in (codes.cid4.concepts | codes.cid4031.concepts).items()} | {
-    "CSPINE": codes.cid4031.CervicalSpine,  # Defined Terms of Body Part Examined, PS3.16 Annex L
+_REGIONS = {name.upper(): c for name, c in codes.cid4031.concepts.items()} | {
+    "BRAIN": codes.cid4031.Head,  # Defined Terms of Body Part Examined, PS3.16 Annex L, that CID 4031 names otherwise
+    "THORAX": codes.cid4031.Chest,
+    "LUNG": codes.cid4031.Chest,
+    "CSPINE": codes.cid4031.CervicalSpine,
     "TSPINE": codes.cid4031.ThoracicSpine,
     "LSPINE": codes.cid4031.LumbarSpine,
 }

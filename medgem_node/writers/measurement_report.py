@@ -241,7 +241,7 @@ def _of_finding(run: _Run, finding: Finding) -> list[sr.Template]:
     place = run.place(finding.image, finding.frame)
     measured = _measurements_of(run, finding)
     segment = run.segment(finding.image, finding.mask)
-    in_volume = segment is not None and plane(place.original, finding.frame) is not None
+    in_volume = segment is not None and _is_of_volume(place)
     of_segment = [m for m in measured if in_volume and m.mask == finding.mask]
     site = ev.concept(finding.site) if finding.site else None
     probability = sr.Measurement(codes.DCM.Probability, round(100 * finding.probability, 2), codes.UCUM.Percent)
@@ -264,6 +264,14 @@ def _of_finding(run: _Run, finding: Finding) -> list[sr.Template]:
     return groups
 
 
+def _is_of_volume(place: Place) -> bool:
+    """Whether its segments have groups of their own.
+
+    Not beside regions in space: PixelMed (2022), by which IHE AIR is tested, takes those groups for such of segments.
+    """
+    return place.space is None and plane(place.original, place.frame) is not None
+
+
 def _site(code: sr.CodedConcept | None, laterality: Code | None) -> sr.FindingSite | None:
     side = ev.concept(laterality) if laterality is not None else None
     return sr.FindingSite(code, laterality=side) if code is not None else None
@@ -279,7 +287,7 @@ def _of_measurement(run: _Run, measurement: Measurement) -> list[sr.Template]:
     """A group of its own: a line that OHIF shows as a length, the outline of a segment, or a box around all points."""
     place = run.place(measurement.image, measurement.frame)
     segment = run.segment(measurement.image, measurement.mask)
-    in_volume = segment is not None and plane(place.original, measurement.frame) is not None
+    in_volume = segment is not None and _is_of_volume(place)
     number = _number(run, measurement)
     mask = next((m for m in run.analysis.masks if m.label == measurement.mask), None)
     if measurement.mask:

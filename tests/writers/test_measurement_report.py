@@ -1,16 +1,26 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+import io
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
-from harness import chest
+from harness import chest, volume
+from harness.chest import as_bytes, as_sent
+from highdicom import sr
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
+from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage
 
-from medgem_node.errors import MedgemError, ModelRejected
-from medgem_node.finding import not_analysed
+from medgem_node.errors import ConfigError, MedgemError, ModelRejected
+from medgem_node.evidence import Earlier
+from medgem_node.finding import Analysis, not_analysed
+from medgem_node.geometry import plane
+from medgem_node.writers import measurement_report, segmentation
 
 TRACKING, FINDING, COMMENT, REGION = "112040", "121071", "121106", "111030"
 
@@ -44,6 +54,31 @@ def _referenced(item: Dataset) -> set[str]:
     return {
         str(i.ReferencedSOPSequence[0].ReferencedSOPInstanceUID) for i in _items(item) if "ReferencedSOPSequence" in i
     }
+
+
+def _overall(report: Dataset) -> list[tuple[str, str]]:
+    container = next(i for i in report.ContentSequence if _name(i) == "C0034375")
+    return [(_name(i), str(_value(i))) for i in container.ContentSequence]
+
+
+def _value(item: Dataset) -> str:
+    code = item.ConceptCodeSequence[0]
+    return str(code.get("CodeValue") or code.LongCodeValue)
+
+
+def _report(
+    analysis: Analysis,
+    originals: Sequence[Dataset],
+    variant: str = "comprehensive-3d",
+    made: Sequence[Dataset] | None = None,
+    **source: object,
+) -> Dataset:
+    """The report alone, over the segmentation or what else was made before."""
+    us = replace(chest.SOURCE, **source)
+    sent = [as_sent(original) for original in originals]
+    if made is None:
+        made = segmentation.create(us).write(analysis, sent, (), chest.uid)
+    return as_sent(measurement_report.create(us, variant).write(analysis, sent, made, chest.uid)[0])
 
 
 @pytest.fixture
@@ -131,9 +166,10 @@ def test_an_absent_finding_is_nowhere_coded_as_found(write, film: Dataset) -> No
     assert group[FINDING][0].ConceptCodeSequence[0].CodeValue == chest.HEART.value
     assert group[chest.CARDIOMEGALY.value][0].ConceptCodeSequence[0].CodeValue == codes.SCT.Absent.value
     looked_for = next(i for i in report.ContentSequence if _name(i) == "C0034375").ContentSequence
-    assert [(_name(i), i.ConceptCodeSequence[0].CodeValue) for i in looked_for] == [
-        (chest.CARDIOMEGALY.value, codes.SCT.Absent.value)
-    ]
+    assert [(_name(i), i.ConceptCodeSequence[0].CodeValue) for i in looked_for][-1] == (
+        chest.CARDIOMEGALY.value,
+        codes.SCT.Absent.value,
+    )
     assert codes.DCM.NoAbnormality.value not in {_name(i) for i in _items(report)}
 
 
@@ -295,3 +331,364 @@ def test_evidence_of_two_patients_or_studies_is_refused(write, film: Dataset, ke
 
     with pytest.raises(MedgemError, match="not of one patient and one study"):
         write(chest.analysis(film), [film, other])
+
+
+def test_a_study_with_a_finding_is_abnormal(write, film: Dataset) -> None:
+    assert _overall(write(chest.analysis(film), [film])["SR 1"]) == [
+        (codes.DCM.SummaryOfDetections.value, codes.cid6042.Succeeded.value),
+        (codes.DCM.CADProcessingAndFindingsSummary.value, codes.cid6047.AllAlgorithmsSucceededWithFindings.value),
+        (codes.DCM.OverallAssessment.value, codes.cid222.Abnormal.value),
+        (chest.CARDIOMEGALY.value, codes.SCT.Present.value),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("may_say_normal", "detail", "tier", "assessment"),
+    [
+        (False, "", "high", codes.cid222.NormalityUndetermined),
+        (True, "", "high", codes.cid222.Normal),
+        (True, "the ratio is not reported", "high", codes.cid222.NormalityUndetermined),
+        (True, "", "review", codes.cid222.NormalityUndetermined),
+    ],
+)
+def test_a_study_in_which_nothing_was_found_is_normal_only_if_the_card_says_so(
+    film: Dataset, may_say_normal: bool, detail: str, tier: str, assessment: object
+) -> None:
+    analysis = chest.analysis(film, probability=0.05, ratio=0.4)
+    found = tuple(replace(f, tier=tier) for f in analysis.findings)
+
+    report = _report(
+        replace(analysis, detail=detail, findings=found),
+        [film],
+        made=(),
+        card=replace(chest.CARD, may_say_normal=may_say_normal),
+    )
+
+    assert dict(_overall(report))[codes.DCM.OverallAssessment.value] == assessment.value
+
+
+def test_a_study_of_which_nothing_was_asked_is_not_called_normal(film: Dataset) -> None:
+    empty = replace(chest.analysis(film), findings=(), measurements=(), masks=(), heatmaps=())
+
+    report = _report(empty, [film], made=(), card=replace(chest.CARD, may_say_normal=True))
+
+    assert dict(_overall(report))[codes.DCM.OverallAssessment.value] == codes.cid222.NormalityUndetermined.value
+
+
+@pytest.mark.parametrize(
+    ("reason", "value"),
+    [("lateral-view", "lateral-view"), ("pixel-data-truncated", "pixel-data-short"), ("a-reason-of-tomorrow", "other")],
+)
+def test_why_a_study_was_not_analysed_is_a_code_of_its_own(film: Dataset, reason: str, value: str) -> None:
+    refusal = not_analysed(chest.CARD.name, chest.CARD.version, reason, "a sentence")
+
+    answers = _overall(_report(refusal, [film]))
+
+    status = codes.cid6042.Failed if reason.startswith("pixel") else codes.cid6042.NotAttempted
+    assert answers == [(codes.DCM.SummaryOfDetections.value, status.value), ("REASON", value)]
+
+
+@pytest.mark.parametrize(
+    ("tier", "answers"),
+    [
+        ("", []),
+        ("high", [("CONFIDENCETIER", "75540009")]),
+        ("medium", [("CONFIDENCETIER", "255508009")]),
+        ("review", [("CONFIDENCETIER", "REVIEW"), ("121075", "REVIEW")]),
+    ],
+)
+def test_a_finding_says_how_sure_it_is_and_what_to_do(film: Dataset, tier: str, answers: list) -> None:
+    analysis = chest.analysis(film)
+
+    report = _report(replace(analysis, findings=(replace(analysis.findings[0], tier=tier),)), [film], made=())
+
+    group = _groups(report)[0]
+    named = {name: _value(group[name][0]) for name in ("CONFIDENCETIER", "121075") if name in group}
+    assert named == dict(answers)
+    assert group[COMMENT][0].TextValue.endswith(", to be reviewed") is (tier == "review")
+
+
+def _library(report: Dataset) -> list[Dataset]:
+    """The groups of the image library."""
+    whole = next(i for i in report.ContentSequence if _name(i) == codes.DCM.ImageLibrary.value)
+    return list(whole.ContentSequence)
+
+
+def _facts(item: Dataset) -> dict[str, str | float]:
+    read = {
+        "CODE": _value,
+        "NUM": lambda i: float(i.MeasuredValueSequence[0].NumericValue),
+        "TEXT": lambda i: str(i.TextValue),
+        "DATE": lambda i: str(i.Date),
+        "TIME": lambda i: str(i.Time),
+        "UIDREF": lambda i: str(i.UID),
+    }
+    facts = [i for i in item.get("ContentSequence", ()) if i.ValueType != "IMAGE"]
+    assert all(i.RelationshipType == "HAS ACQ CONTEXT" for i in facts)
+    return {i.ConceptNameCodeSequence[0].CodeMeaning: read[i.ValueType](i) for i in facts}
+
+
+def test_the_library_says_how_a_film_was_taken(film: Dataset) -> None:
+    film.ImageLaterality = "R"
+
+    (group,) = _library(_report(chest.analysis(film), [film], made=()))
+
+    assert _facts(group) == {
+        "Modality": "DX",
+        "Target Region": codes.cid4031.Chest.value,
+        "Image Laterality": codes.cid244.Right.value,
+        "Study Date": "20260302",
+        "Study Time": "093000",
+        "Content Date": "20260302",
+        "Content Time": "093000",
+        "Acquisition Date": "20260302",
+        "Acquisition Time": "093000",
+        "Pixel Data Rows": 512,
+        "Pixel Data Columns": 480,
+        "Image View": codes.cid4010.PosteroAnterior.value,
+        "Patient Orientation Row": "L",
+        "Patient Orientation Column": "F",
+        "Horizontal Pixel Spacing": 0.78125,
+        "Vertical Pixel Spacing": 0.78125,
+    }
+    assert _referenced(group) == {film.SOPInstanceUID}
+
+
+def test_the_library_says_once_what_all_slices_have_alike() -> None:
+    slices = volume.study(4, 32, 40)
+
+    (group,) = _library(_report(volume.analysis(*slices), slices))
+
+    assert _facts(group)["Modality"] == "CT"
+    assert _facts(group)["Frame of Reference UID"] == slices[0].FrameOfReferenceUID
+    assert (_facts(group)["Vertical Pixel Spacing"], _facts(group)["Slice Thickness"]) == (0.9, 3.0)
+    entries = [i for i in group.ContentSequence if i.ValueType == "IMAGE"]
+    positions = [_facts(entry) for entry in entries]
+    assert positions == [{"Image Position (Patient) Z": -100.0 + 3 * k} for k in range(4)]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ViewPosition": "SIDEWAYS", "ViewCodeSequence": []},
+        {"AnatomicRegionSequence": [], "BodyPartExamined": "LEFT ELBOW?"},
+        {"PatientOrientation": ["?"], "ImageLaterality": "X"},
+        {"AcquisitionDate": "", "ContentTime": "0930", "StudyTime": "093000.123456"},
+        {"ImagerPixelSpacing": [0, 0], "PixelSpacing": [0, 0]},
+        {"Modality": "??"},
+    ],
+)
+def test_the_library_leaves_out_what_a_header_does_not_say_well(changes: dict[str, object]) -> None:
+    film = chest.film(64, 48, **changes)
+    refusal = not_analysed(chest.CARD.name, chest.CARD.version, "header", "a value is invalid")
+
+    (group,) = _library(_report(refusal, [film]))
+
+    assert _facts(group)["Pixel Data Rows"] == 64
+    assert not {"X", "??", "?", "SIDEWAYS", 0.0} & set(_facts(group).values())
+
+
+@pytest.fixture(scope="module")
+def slices() -> list[Dataset]:
+    return volume.study(10, 64, 56, oblique=True)
+
+
+def test_a_finding_in_a_volume_has_its_key_slice_and_its_whole_segment(slices: list[Dataset]) -> None:
+    analysis = volume.analysis(*slices)
+    seg = segmentation.create(chest.SOURCE).write(analysis, slices, (), chest.uid)[0]
+
+    groups = _groups(_report(analysis, slices, made=[seg]))
+
+    drawn, whole = (g for g in groups if seg.SegmentSequence[0].TrackingUID == g[TRACKING][0].UID)
+    assert _referenced(drawn[REGION][0]) == {analysis.findings[0].image}
+    assert drawn[COMMENT][0].TextValue.startswith("Lung nodule 93%, Nodule volume")
+    (reference,) = whole[codes.DCM.ReferencedSegment.value]
+    assert reference.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == seg.SOPInstanceUID
+    assert reference.ReferencedSOPSequence[0].ReferencedSegmentNumber == 1
+    number = whole[volume.VOLUME.value][0].MeasuredValueSequence[0]
+    assert number.FloatingPointValue == analysis.measurements[0].value
+    assert number.MeasurementUnitsCodeSequence[0].CodeValue == "mm3"
+    assert volume.VOLUME.value not in drawn
+
+
+def test_an_agatston_score_names_its_method(slices: list[Dataset]) -> None:
+    analysis = volume.analysis(*slices)
+
+    groups = _groups(_report(analysis, slices))
+
+    score = next(g[volume.AGATSTON.value][0] for g in groups if volume.AGATSTON.value in g)
+    assert float(score.MeasuredValueSequence[0].FloatingPointValue) == analysis.measurements[1].value > 0
+    (method,) = (i for i in score.ContentSequence if _name(i) == codes.SCT.MeasurementMethod.value)
+    assert _value(method) == codes.DCM.AgatstonScoringMethod.value
+
+
+@pytest.mark.parametrize("modality", ["CT", "MR"])
+@pytest.mark.parametrize("region", ["scoord", "scoord3d"])
+def test_no_group_stands_without_a_region_under_its_own_tracking_uid(modality: str, region: str) -> None:
+    images = volume.study(6, 48, 40, modality=modality)
+
+    groups = _groups(_report(volume.analysis(*images), images, region=region))
+
+    drawn = {str(g[TRACKING][0].UID) for g in groups if REGION in g}
+    assert {str(g[TRACKING][0].UID) for g in groups} == drawn
+    assert len(drawn) == len([g for g in groups if REGION in g])
+    assert any(REGION not in g for g in groups) is (region == "scoord")
+
+
+def test_without_a_segmentation_a_volume_is_reported_with_its_key_slice(slices: list[Dataset]) -> None:
+    groups = _groups(_report(volume.analysis(*slices), slices, made=()))
+
+    assert all(REGION in group for group in groups)
+    assert sum(volume.VOLUME.value in group for group in groups) == 1
+
+
+def test_a_region_of_a_multi_frame_image_names_its_frame() -> None:
+    image = volume.enhanced(10, 64, 56)
+    analysis = volume.analysis(image)
+
+    groups = _groups(_report(analysis, [image], made=()))
+
+    frame = groups[0][REGION][0].ContentSequence[0].ReferencedSOPSequence[0].ReferencedFrameNumber
+    assert frame == analysis.findings[0].frame > 1
+    for item in (i for g in groups for same in g.values() for i in same if i.ValueType == "NUM"):
+        for place in (i for i in item.ContentSequence if i.ValueType == "SCOORD"):
+            assert "ReferencedFrameNumber" in place.ContentSequence[0].ReferencedSOPSequence[0]
+
+
+def test_a_frame_that_is_not_there_is_refused() -> None:
+    image = volume.enhanced(4, 32, 40)
+    analysis = volume.analysis(image)
+
+    with pytest.raises(MedgemError, match="frame"):
+        _report(replace(analysis, findings=(replace(analysis.findings[0], frame=5),)), [image], made=())
+
+
+def test_a_region_in_space_is_where_the_box_was(slices: list[Dataset]) -> None:
+    analysis = volume.analysis(*slices)
+    finding = analysis.findings[0]
+
+    group = _groups(_report(analysis, slices, region="scoord3d"))[0]
+
+    (region,) = group[REGION]
+    key = next(s for s in slices if s.SOPInstanceUID == finding.image)
+    assert (region.ValueType, region.ReferencedFrameOfReferenceUID) == ("SCOORD3D", key.FrameOfReferenceUID)
+    positions = np.array(region.GraphicData, np.float64).reshape(-1, 3)
+    back = plane(key).to_image(positions)
+    x0, y0, x1, y1 = finding.box.xyxy
+    assert np.allclose(back, [(x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0)], atol=1e-4)
+    assert np.allclose((positions - plane(key).position_mm) @ plane(key).normal, 0, atol=1e-4)
+
+
+@pytest.mark.parametrize("variant", ["comprehensive", "enhanced"])
+def test_only_a_3d_report_has_regions_in_space(slices: list[Dataset], variant: str) -> None:
+    report = _report(volume.analysis(*slices), slices, variant, region="scoord3d")
+
+    assert {i.ValueType for i in _items(report)} & {"SCOORD", "SCOORD3D"} == {"SCOORD"}
+
+
+def test_a_film_has_no_regions_in_space(film: Dataset) -> None:
+    report = _report(chest.analysis(film), [film], region="scoord3d")
+
+    assert "SCOORD3D" not in {i.ValueType for i in _items(report)}
+
+
+def test_a_variant_is_another_object_with_the_same_tracking_uids(film: Dataset) -> None:
+    reports = {v: _report(chest.analysis(film), [film], v) for v in measurement_report.VARIANTS}
+
+    assert [r.SOPClassUID for r in reports.values()] == [
+        Comprehensive3DSRStorage,
+        ComprehensiveSRStorage,
+        EnhancedSRStorage,
+    ]
+    assert reports["comprehensive-3d"].SOPInstanceUID == chest.uid("sr")
+    assert reports["enhanced"].SeriesInstanceUID == chest.uid("sr-enhanced-series")
+    assert (
+        len({r.SOPInstanceUID for r in reports.values()}) == len({r.SeriesInstanceUID for r in reports.values()}) == 3
+    )
+    assert len({tuple(g[TRACKING][0].UID for g in _groups(r)) for r in reports.values()}) == 1
+
+
+def test_an_unknown_variant_is_a_configuration_error() -> None:
+    with pytest.raises(ConfigError, match="known are comprehensive-3d, comprehensive, enhanced"):
+        measurement_report.create(chest.SOURCE, "basic")
+
+
+def _earlier(role: str) -> Earlier:
+    def uid(role: str) -> str:
+        return chest.uid(f"revision 1 {role}")
+
+    return Earlier(uid, {uid(role): ComprehensiveSRStorage})
+
+
+@pytest.mark.parametrize("role", ["sr", "sr-comprehensive"])
+def test_a_revision_names_the_report_that_it_replaces(film: Dataset, role: str) -> None:
+    report = _report(chest.analysis(film), [film], earlier=_earlier(role))
+
+    (study,) = report.PredecessorDocumentsSequence
+    (series,) = study.ReferencedSeriesSequence
+    (before,) = series.ReferencedSOPSequence
+    assert study.StudyInstanceUID == film.StudyInstanceUID
+    assert series.SeriesInstanceUID == chest.uid(f"revision 1 {role}-series")
+    assert before.ReferencedSOPInstanceUID == chest.uid(f"revision 1 {role}")
+    assert before.ReferencedSOPClassUID == ComprehensiveSRStorage
+
+
+def test_a_report_that_was_never_delivered_is_no_predecessor(film: Dataset) -> None:
+    report = _report(chest.analysis(film), [film], earlier=_earlier("seg-1"))
+
+    assert "PredecessorDocumentsSequence" not in report
+
+
+def test_every_object_of_the_run_is_evidence_of_the_report(film: Dataset) -> None:
+    state = chest.film(64, 48, uid_seed="state", SOPClassUID="1.2.840.10008.5.1.4.1.1.11.1", Modality="PR")
+
+    report = _report(chest.analysis(film), [film], made=[state])
+
+    (study,) = report.CurrentRequestedProcedureEvidenceSequence
+    named = {i.ReferencedSOPInstanceUID for s in study.ReferencedSeriesSequence for i in s.ReferencedSOPSequence}
+    assert named == {film.SOPInstanceUID, state.SOPInstanceUID}
+
+
+def _spoken(analysis: Analysis) -> list[tuple[str, float]]:
+    """Every number of an analysis, once."""
+    of_findings = [m for f in analysis.findings for m in f.measurements]
+    measured = dict.fromkeys((*analysis.measurements, *of_findings))
+    probabilities = [("122157", round(100 * f.probability, 2)) for f in analysis.findings]
+    return sorted([*probabilities, *((m.code.value, m.value) for m in measured)])
+
+
+@pytest.mark.parametrize("variant", ["comprehensive-3d", "comprehensive", "enhanced"])
+@pytest.mark.parametrize("kind", ["film", "CT", "MR"])
+def test_highdicom_reads_every_number_back(kind: str, variant: str) -> None:
+    originals = [chest.film(64, 48)] if kind == "film" else volume.study(6, 48, 40, modality=kind)
+    analysis = (chest if kind == "film" else volume).analysis(*originals)
+
+    report = _report(analysis, originals, variant)
+
+    content = sr.srread(io.BytesIO(as_bytes(report))).content
+    groups = [
+        *content.get_planar_roi_measurement_groups(),
+        *content.get_volumetric_roi_measurement_groups(),
+        *content.get_image_measurement_groups(),
+    ]
+    assert sorted((m.name.value, m.value) for g in groups for m in g.get_measurements()) == _spoken(analysis)
+    assert all(g.tracking_uid for g in groups)
+
+
+@pytest.mark.parametrize("tool", [["dsrdump"], ["dsr2html"]])
+@pytest.mark.parametrize("kind", ["film", "refused", "CT"])
+def test_dcmtk_renders_the_report_without_a_warning(tmp_path: Path, kind: str, tool: list[str]) -> None:
+    if shutil.which(tool[0]) is None:
+        pytest.skip("dcmtk is not installed: run scripts/install-viewer")
+    originals = volume.study(4, 32, 40) if kind == "CT" else [chest.film(64, 48)]
+    analysis = (volume if kind == "CT" else chest).analysis(*originals)
+    if kind == "refused":
+        analysis = not_analysed(analysis.model, analysis.version, "pixel-data-truncated", "the pixel data is too short")
+
+    for variant in measurement_report.VARIANTS:
+        path = tmp_path / f"{variant}.dcm"
+        path.write_bytes(as_bytes(_report(analysis, originals, variant)))
+        said = subprocess.run([*tool, str(path)], capture_output=True, timeout=60)
+        assert (said.returncode, said.stderr) == (0, b""), variant
+        assert b"Measurement Report" in said.stdout
