@@ -27,12 +27,16 @@ def outlines(mask: NDArray[np.bool_], tolerance: float = 1.0) -> list[NDArray[np
     -------
     Each (points, 2): x and y in image coordinates, the last point equal to the first.
     """
-    rest = np.pad(np.asarray(mask, bool), 1)
+    ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not ys.size:
+        return []
+    top, left = int(ys[0]), int(xs[0])
+    rest = np.pad(mask[top : ys[-1] + 1, left : xs[-1] + 1], 1)  # most of an image is not in the mask
     found: list[tuple[int, NDArray[np.float64]]] = []
     while rest.any() and len(found) < _PIECES:
         vertices = _follow(rest)
         piece = _inside(vertices, rest.shape)
-        found.append((int(piece.sum()), _simplified(vertices.astype(np.float64) - 1, tolerance)))
+        found.append((int(piece.sum()), _simplified(vertices + np.array([left - 1.0, top - 1.0]), tolerance)))
         rest &= ~piece
     return [polygon for _, polygon in sorted(found, key=lambda item: -item[0])]
 

@@ -61,11 +61,11 @@ def is_spoken_of(analysis: Analysis, uid: str, frame: int = 1) -> bool:
     """Whether the analysis says something of a frame that can be drawn or written on it."""
     if measurements(analysis, uid, frame) or any((f.image, f.frame) == (uid, frame) for f in analysis.findings):
         return True
-    planes = (m.plane(uid, frame) for m in analysis.masks)
     heats = (h.plane(uid, frame) for h in analysis.heatmaps)
-    return any(p is not None and p.any() for p in planes) or any(
-        h is not None and float(np.nan_to_num(h).max()) > HEAT_FROM for h in heats
-    )
+    if any(h is not None and float(np.nan_to_num(h).max()) > HEAT_FROM for h in heats):
+        return True
+    planes = (m.plane(uid, frame) for m in analysis.masks)  # last: to unpack one takes longest
+    return any(p is not None and p.any() for p in planes)
 
 
 def overlay(
@@ -88,9 +88,11 @@ def overlay(
         if (values := heatmap.plane(uid, frame)) is not None:
             _heat(canvas, values)
     pen = Pen(canvas, times)
+    of_mask: dict[str, RGB] = {}
     for mask in analysis.masks:
-        if (pixels := _plane(mask, uid, frame, image.shape)) is not None:
+        if (pixels := _plane(mask, uid, frame, image.shape)) is not None and pixels.any():
             pen.edge(pixels, mask.colour_rgb)
+            of_mask[mask.label] = mask.colour_rgb
     for finding in analysis.findings:
         if (finding.image, finding.frame) == (uid, frame) and finding.box is not None:
             pen.box(finding.box, _colour(finding), said(finding) if finding.present else "")
@@ -98,7 +100,7 @@ def overlay(
     for line, colour in colour_of.items():
         above = line is min(colour_of, key=lambda m: m.points[0].y)
         pen.line(line.points, colour, _amount(line.value, line.unit.value), is_above=above)
-    pen.write(title, [_bar(scale), *_legend(analysis, uid, frame, colour_of)])
+    pen.write(title, [_bar(scale), *_legend(analysis, uid, frame, of_mask, colour_of)])
     return np.asarray(canvas)
 
 
@@ -194,14 +196,14 @@ def _coloured(lines: Iterable[Measurement]) -> dict[Measurement, RGB]:
     return {line: _LINES[k % len(_LINES)] for k, line in enumerate(lines)}
 
 
-def _legend(analysis: Analysis, uid: str, frame: int, colour_of: Mapping[Measurement, RGB]) -> list[Entry]:
+def _legend(
+    analysis: Analysis, uid: str, frame: int, of_mask: Mapping[str, RGB], of_line: Mapping[Measurement, RGB]
+) -> list[Entry]:
     """What is said of the frame, each in the colour it is drawn in; a measured segment is named once."""
-    planes = ((m, m.plane(uid, frame)) for m in analysis.masks)
-    of_mask = {m.label: m.colour_rgb for m, pixels in planes if pixels is not None and pixels.any()}
     held_back = [Entry(doubt(analysis), _FINDING)] if analysis.detail else []
     found = [Entry(said(f), _colour(f)) for f in analysis.findings if (f.image, f.frame) == (uid, frame)]
     measured = measurements(analysis, uid, frame)
-    numbers = [Entry(spoken(m), colour_of.get(m) or of_mask.get(m.mask, PLAIN)) for m in measured]
+    numbers = [Entry(spoken(m), of_line.get(m) or of_mask.get(m.mask, PLAIN)) for m in measured]
     named = {m.mask for m in measured}
     unnamed = [Entry(label, colour) for label, colour in of_mask.items() if label not in named]
     heats = [h for h in analysis.heatmaps if h.plane(uid, frame) is not None]
