@@ -16,7 +16,7 @@ from highdicom.seg import SegmentAlgorithmTypeValues, SegmentDescription
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.dataelem import DataElement
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from medgem_node import evidence as ev
 from medgem_node import frame_groups
@@ -231,6 +231,7 @@ def _kind(variant: str, volume: Volume, segments: Sequence[_Segment], overlap: b
 
 def _tiny(volume: Volume, frame_of_reference_uid: str) -> Dataset:
     header = volume.header(frame_of_reference_uid)
+    header.SOPClassUID = CTImageStorage  # of an enhanced image highdicom would ask for functional groups
     header.Rows, header.Columns = _TINY, _TINY
     return header
 

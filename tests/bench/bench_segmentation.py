@@ -1,0 +1,164 @@
+"""How fast, and in how much memory, a big segmentation is written; beside dcmqi's itkimage2segimage on the same masks.
+
+    python tests/bench/bench_segmentation.py [--size 512] [--slices 400] [--segments 5] [--runs 3]
+
+Each run is a process of its own, since peak memory is a process's. Our time is from packed masks to the bytes of the
+file; its start, and the reading of the headers, are not in it. dcmqi's is the run of its command, on masks in NRRD and
+the same source slices; it is sought on PATH and among medgem's viewer tools, with SimpleITK to write its input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+TOOLS = Path(os.environ.get("MEDGEM_TOOLS", "~/.cache/medgem-tools")).expanduser() / ".venv" / "bin"
+_TO_NRRD = """
+import sys, numpy, SimpleITK
+labels = numpy.load(sys.argv[1])
+image = SimpleITK.GetImageFromArray(labels)
+image.SetSpacing([0.7, 0.7, 2.5])
+SimpleITK.WriteImage(image, sys.argv[2])
+"""
+
+
+def main() -> int:
+    """Print medians of time and peak memory, and their ratio."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in (("size", 512), ("slices", 400), ("segments", 5), ("runs", 3)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.folder:
+        _prepare(asked.folder, asked.size, asked.slices, asked.segments)
+        return 0
+    if asked.one:
+        print(json.dumps(_ours(asked.one, asked.segments)))
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        _compare(asked, Path(folder))
+    return 0
+
+
+def _compare(asked: argparse.Namespace, folder: Path) -> None:
+    same = [sys.executable, __file__, "--segments", str(asked.segments)]
+    subprocess.run([*same, "--folder", folder, "--size", str(asked.size), "--slices", str(asked.slices)], check=True)
+    print(f"{asked.size} x {asked.size} x {asked.slices}, {asked.segments} segments; medians of {asked.runs} runs")
+    theirs_seconds = _tool(folder)
+    ours, theirs = [], []
+    for _ in range(asked.runs):  # in turn, so that a busy machine is busy for both
+        answer = subprocess.run([*same, "--one", folder], check=True, capture_output=True, text=True)
+        ours.append(json.loads(answer.stdout))
+        if theirs_seconds is not None:
+            theirs.append(_timed(theirs_seconds))
+    our_seconds = statistics.median(o["seconds"] for o in ours)
+    our_mb = statistics.median(o["peak_mb"] for o in ours)
+    print(f"medgem-node        {our_seconds:7.2f} s  {our_mb:7.0f} MB peak, file of {ours[0]['file_mb']:.0f} MB")
+    if not theirs:
+        print("dcmqi              absent: neither itkimage2segimage nor SimpleITK was found")
+        return
+    seconds, mb = (statistics.median(t[k] for t in theirs) for k in (0, 1))
+    size_mb = (folder / "theirs.dcm").stat().st_size / 1e6
+    print(f"dcmqi              {seconds:7.2f} s  {mb:7.0f} MB peak, file of {size_mb:.0f} MB")
+    print(f"dcmqi / ours       {seconds / our_seconds:7.1f}    {mb / our_mb:7.1f}")
+
+
+def _prepare(folder: Path, size: int, slices: int, segments: int) -> None:
+    """Slices of an invented CT, and balls that do not touch one another, as labels: what dcmqi needs."""
+    import numpy as np
+
+    from medgem_node import testing
+
+    (folder / "slices").mkdir()
+    for n, image in enumerate(testing.ct_study(slices, size, size)):
+        image.save_as(folder / "slices" / f"{n:04}.dcm", enforce_file_format=True)
+    y, x = np.ogrid[0:size, 0:size]
+    labels = np.zeros((slices, size, size), np.uint8)
+    for k in range(segments):
+        wide = (x - (k + 0.5) * size / segments) ** 2 / (0.45 * size / segments) ** 2
+        labels[:, wide + (y - size / 2) ** 2 / (0.45 * size) ** 2 < 1] = k + 1  # in every slice: the most frames
+    np.save(folder / "labels.npy", labels)
+    codes = {
+        "SegmentedPropertyCategoryCodeSequence": _code("91723000", "Anatomical Structure"),
+        "SegmentedPropertyTypeCodeSequence": _code("39607008", "Lung"),
+    }
+    named = [
+        {"labelID": k, "SegmentLabel": f"S{k}", "SegmentAlgorithmType": "AUTOMATIC", "SegmentAlgorithmName": "a"}
+        | codes
+        for k in range(1, segments + 1)
+    ]
+    meta = {"SeriesDescription": "S", "SeriesNumber": "1", "InstanceNumber": "1", "segmentAttributes": [named]}
+    (folder / "meta.json").write_text(json.dumps(meta), "utf-8")
+
+
+def _code(value: str, meaning: str) -> dict[str, str]:
+    return {"CodeValue": value, "CodingSchemeDesignator": "SCT", "CodeMeaning": meaning}
+
+
+def _ours(folder: Path, segments: int) -> dict[str, float]:
+    import numpy as np
+    from pydicom import dcmread
+
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from harness import chest
+
+    from medgem_node import part10
+    from medgem_node.finding import Analysis, Bits, Mask
+    from medgem_node.writers import segmentation
+
+    originals = [dcmread(path, stop_before_pixels=True) for path in sorted((folder / "slices").iterdir())]
+    images = tuple(str(o.SOPInstanceUID) for o in originals)
+    labels = np.load(folder / "labels.npy", mmap_mode="r")
+    masks = tuple(
+        Mask(f"S{k}", chest.ORGAN, chest.LUNG, images, Bits.from_frames(plane == k for plane in labels))
+        for k in range(1, segments + 1)
+    )
+    del labels
+    analysis = Analysis(chest.CARD.name, chest.CARD.version, images=images, masks=masks)
+    begun = time.perf_counter()
+    (made,) = segmentation.create(chest.SOURCE).write(analysis, originals, (), chest.uid)
+    data = part10.encode(made)
+    seconds = time.perf_counter() - begun
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    (folder / "ours.dcm").write_bytes(data)
+    return {"seconds": seconds, "peak_mb": peak_mb, "file_mb": len(data) / 1e6}
+
+
+def _tool(folder: Path) -> list[str] | None:
+    """The command of dcmqi, with its masks written; None if it is not there."""
+    python = next((p for p in (TOOLS / "python", Path(sys.executable)) if _has_itk(p)), None)
+    command = shutil.which("itkimage2segimage", path=f"{TOOLS}{os.pathsep}{os.environ.get('PATH', '')}")
+    if python is None or command is None:
+        return None
+    subprocess.run([python, "-c", _TO_NRRD, folder / "labels.npy", folder / "labels.nrrd"], check=True)
+    inputs = ["--inputImageList", folder / "labels.nrrd", "--inputDICOMDirectory", folder / "slices"]
+    outputs = ["--inputMetadata", folder / "meta.json", "--outputDICOM", folder / "theirs.dcm"]
+    return [str(part) for part in (command, *inputs, *outputs)]
+
+
+def _has_itk(python: Path) -> bool:
+    return python.exists() and subprocess.run([python, "-c", "import SimpleITK"], capture_output=True).returncode == 0
+
+
+def _timed(command: list[str]) -> tuple[float, float]:
+    """Seconds, and peak memory in MB, of a command and what it starts."""
+    begun = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise RuntimeError(f"{command[0]} ended with {status}")
+    return time.perf_counter() - begun, usage.ru_maxrss / 1024
+
+
+if __name__ == "__main__":
+    sys.exit(main())
