@@ -18,7 +18,7 @@ from pydicom import Dataset
 from pydicom.sr._snomed_dict import mapping
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
-from pydicom.uid import KeyObjectSelectionDocumentStorage
+from pydicom.uid import UID, KeyObjectSelectionDocumentStorage
 
 from medgem_node import part10
 from medgem_node.errors import NotUnderstood
@@ -162,7 +162,7 @@ def _group(item: Dataset) -> Group:
     children = list(_items(item, "ContentSequence"))
     sites = [child for child in children if _is(child, _SITE)]
     return Group(
-        tracking_uid=next((_text(c, "UID") for c in children if _is(c, _TRACKING)), ""),
+        tracking_uid=next((uid for c in children if _is(c, _TRACKING) and UID(uid := _text(c, "UID")).is_valid), ""),
         finding=next((_code(c, "ConceptCodeSequence") for c in children if _is(c, _FINDING)), None),
         sites=_some(_code(site, "ConceptCodeSequence") for site in sites),
         lateralities=_some(

@@ -13,6 +13,7 @@ A *successor* names our report, or a document already heard that answers it, amo
 | " | our finding, and a region that overlaps ours by half or more | edited |
 | " | our finding or none, and a region that overlaps less, or cannot be compared | commented |
 | successor, complete, with groups | no group for our finding | rejected |
+| " | the same, but ours has no region and no group our tracking UIDs: a viewer may not have shown it | commented |
 | any report that names ours | a group on our images that is none of ours | added |
 | any report that names ours | nothing of the above | commented, the whole result |
 | key objects with a title of `ACCEPTING` | our object | accepted, the whole result |
@@ -119,8 +120,10 @@ def judge_report(document: Document, ours: Document, *, successor: bool) -> tupl
     for claim in claims:
         if any(c is claim for c, _ in unclear):
             opinions.append(_about(claim, Verdict.COMMENTED, why="a group that may or may not be this finding"))
-        elif successor and document.complete and document.groups:
+        elif successor and document.complete and document.groups and (claim.region or tracked):
             opinions.append(_about(claim, Verdict.REJECTED, why="left out"))
+        elif successor and document.complete and document.groups:
+            opinions.append(_about(claim, Verdict.COMMENTED, why="left out, as it has no region to restore"))
     own = [group for group in theirs if all(group is not g for _, g in unclear)]
     opinions += _additions(own, ours)
     return tuple(opinions) or (Opinion(Verdict.COMMENTED, detail={"title": _public(document.title)}),)

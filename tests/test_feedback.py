@@ -173,6 +173,32 @@ def test_only_a_complete_successor_rejects_what_it_leaves_out(ours: Dataset) -> 
     assert "Cardiomegaly" not in verdicts(judged(theirs, ours, successor=True))
 
 
+def test_a_finding_without_a_region_that_a_viewer_could_not_restore_is_not_rejected_by_its_absence(
+    ours: Dataset,
+) -> None:
+    plain = reader.groups_of(ours)[1]
+    number = reader.part(plain, Code("CARDIACWIDTH", "99MEDGEM", "Cardiac width"))
+    del number.ContentSequence
+    kept = [item for item in plain.ContentSequence if item.ValueType != "SCOORD"]
+    plain.ContentSequence = kept
+    shapes = reader.shapes_of(ours_of("findings"))
+
+    theirs = reader.ohif_report(ours, [*shapes[:1], *shapes[2:]], predecessor=ours)
+    tracked = reader.tracked_report(ours)
+    del reader.groups_of(tracked)[1]
+
+    assert verdicts(judged(theirs, ours, successor=True))["Cardiac width"] == "commented"
+    assert verdicts(judged(tracked, ours, successor=True))["Cardiac width"] == "rejected"
+
+
+def test_a_tracking_uid_that_is_none_is_not_kept(ours: Dataset) -> None:
+    theirs = reader.ohif_report(ours, reader.shapes_of(ours), predecessor=ours)
+    with pytest.warns(UserWarning, match="Invalid value for VR UI"):
+        reader.part(reader.groups_of(theirs)[0], codes.DCM.TrackingUniqueIdentifier).UID = "Miller"
+
+    assert read_document(theirs).groups[0].tracking_uid == ""
+
+
 def test_ohif_restored_and_stored_again_accepts_everything_though_it_measures_anew(ours: Dataset) -> None:
     theirs = reader.ohif_report(ours, reader.shapes_of(ours), predecessor=ours)
 
