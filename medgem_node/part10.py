@@ -81,9 +81,9 @@ def check_depth(dataset: Dataset) -> None:
 def _items(dataset: Dataset) -> Iterator[Dataset]:
     """The items of its sequences; values that are still bytes stay so."""
     for tag in list(dataset.keys()):
-        element: Any = dataset.get_item(tag)
-        if element.VR == "SQ" or (element.VR is None and _is_sequence(tag)):
-            with suppress(*UNPARSABLE):  # then it holds no level that could be written
+        with suppress(*UNPARSABLE):  # then it holds no level that could be written
+            element: Any = dataset.get_item(tag)
+            if element.VR == "SQ" or (element.VR is None and _is_sequence(tag)):
                 yield from dataset[tag].value or ()
 
 

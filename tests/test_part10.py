@@ -6,10 +6,11 @@ import random
 import resource
 import zlib
 from contextlib import suppress
+from io import BytesIO
 
 import pytest
-from harness import wire
-from pydicom import Dataset
+from harness import chest, wire
+from pydicom import Dataset, dcmread
 from pydicom.encaps import encapsulate
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless
 
@@ -131,6 +132,15 @@ def test_writing_leaves_values_that_are_still_bytes_as_they_are() -> None:
     part10.check_depth(film)
 
     assert film.get_item("PatientName").is_raw
+
+
+def test_a_value_representation_that_nobody_knows_does_not_stop_the_count_of_levels() -> None:
+    data = chest.as_bytes(chest.film(16, 16)).replace(b"\x08\x00\x18\x22SQ", b"\x08\x00\x18\x22Sa")
+    film = dcmread(BytesIO(data), force=True)
+
+    part10.check_depth(film)
+
+    assert film.Rows == 16
 
 
 def test_a_broken_deflated_data_set_is_not_understood() -> None:
