@@ -246,7 +246,7 @@ def _of_finding(run: _Run, finding: Finding) -> list[sr.Template]:
     site = ev.concept(finding.site) if finding.site else None
     probability = sr.Measurement(codes.DCM.Probability, round(100 * finding.probability, 2), codes.UCUM.Percent)
     of_what = sr.CodeContentItem(codes.DCM.Finding, ev.concept(finding.code), RelationshipTypeValues.HAS_CONCEPT_MOD)
-    spoken = [picture.spoken(m) for m in measured if len(m.points) > 2 or m in of_segment]
+    spoken = [picture.spoken(m) for m in measured if len(m.points) > 2 or _is_of_whole(m, finding, place)]
     said = Said(
         picture.said(finding, *spoken, *(["to be reviewed"] if finding.tier == "review" else [])),
         run.track(finding.mask or finding.label, finding.image),
@@ -262,6 +262,12 @@ def _of_finding(run: _Run, finding: Finding) -> list[sr.Template]:
     if in_volume and segment is not None:
         groups.append(volumetric(place, segment, said, list(map(_measured, of_segment))))
     return groups
+
+
+def _is_of_whole(measurement: Measurement, finding: Finding, place: Place) -> bool:
+    """Whether it is of all slices, so that the region on one of them does not show it."""
+    is_in_space = plane(place.original, place.frame) is not None
+    return bool(measurement.mask) and measurement.mask == finding.mask and is_in_space
 
 
 def _is_of_volume(place: Place) -> bool:

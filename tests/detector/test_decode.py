@@ -14,7 +14,7 @@ from medgem_node.card import ModelCard, read_card
 from medgem_node.detector import decode
 from medgem_node.detector.network import Outputs
 from medgem_node.detector.preprocess import letterbox
-from medgem_node.errors import NotApplicable
+from medgem_node.errors import ModelRejected, NotApplicable
 from medgem_node.finding import Analysis, Code
 from medgem_node.job import Outcome, decode_outcome, encode_outcome
 
@@ -204,3 +204,43 @@ def test_a_manifest_may_ask_for_more_certainty(card: ModelCard) -> None:
 
     with pytest.raises(NotApplicable):
         decoded(outputs(), strict)
+
+
+@pytest.mark.parametrize(
+    ("probability", "present", "tier"),
+    [
+        (0.97, True, "high"),
+        (0.9, True, "high"),
+        (0.75, True, "medium"),
+        (0.55, True, "review"),
+        (0.45, False, "review"),
+        (0.25, False, "medium"),
+        (0.02, False, "high"),
+        (0.4, True, "review"),  # above a low operating point
+    ],
+)
+def test_a_tier_is_how_probably_the_answer_is_true(probability: float, present: bool, tier: str) -> None:
+    assert decode.tier(probability, present, {"high": 0.9, "medium": 0.7}) == tier
+
+
+def test_what_is_not_calibrated_has_no_tier() -> None:
+    assert decode.tier(0.99, True, None) == ""
+
+
+@pytest.mark.parametrize(
+    "tiers", ['"high"', "{ high = 0.9 }", "{ high = 0.6, medium = 0.7 }", "{ high = 1.2, medium = 0.7 }"]
+)
+def test_a_card_with_tiers_that_make_no_sense_is_rejected(tmp_path: Path, tiers: str) -> None:
+    folder = tmp_path / FOLDER.parent.name / FOLDER.name
+    folder.mkdir(parents=True)
+    text = (
+        (FOLDER / "model.toml").read_text("utf-8").replace("tiers = { high = 0.9, medium = 0.7 }", f"tiers = {tiers}")
+    )
+    (folder / "model.toml").write_text(text, "utf-8")
+
+    with pytest.raises(ModelRejected, match="tiers"):
+        read_card(folder)
+
+
+def test_the_chest_model_may_not_say_normal(card: ModelCard) -> None:
+    assert card.may_say_normal is False

@@ -534,6 +534,7 @@ def test_no_group_stands_without_a_region_under_its_own_tracking_uid(modality: s
     assert {str(g[TRACKING][0].UID) for g in groups} == drawn
     assert len(drawn) == len([g for g in groups if REGION in g])
     assert any(REGION not in g for g in groups) is (region == "scoord")
+    assert " volume " in groups[0][COMMENT][0].TextValue
 
 
 def test_without_a_segmentation_a_volume_is_reported_with_its_key_slice(slices: list[Dataset]) -> None:
