@@ -188,3 +188,14 @@ def test_what_stands_in_and_cannot_be_written_costs_nothing_else(
     of = profile("segmentation", instead={"segmentation": ("heatmap",)})
 
     assert [w.kind for w in written(chest.analysis(film), film, of)] == ["segmentation"]
+
+
+def test_the_documents_name_what_each_profile_sends_and_each_writer_knows() -> None:
+    docs = Path(__file__).parent.parent / "docs"
+    connect, configuration = ((docs / name).read_text("utf-8") for name in ("connect-a-pacs.md", "configuration.md"))
+
+    for found in read_profiles(shipped("conf") / "profiles").values():
+        assert f"| `{found.name}` | {', '.join(f'`{kind}`' for kind in found.objects)} |" in connect
+    for name in {kind.partition("/")[0] for kind in SOP_CLASSES}:
+        variants = publication.plug.load("writers", name).VARIANTS
+        assert f"| `{name}` | {', '.join(f'`{v}`' for v in variants)} |" in configuration
