@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.valuerep import DSfloat
 
@@ -57,7 +58,7 @@ class Volume:
     @property
     def step_mm(self) -> float | None:
         """Between slices; None if they are not evenly spaced, or there is one only."""
-        steps = np.diff([_depth(s.place, self.first.place) for s in self.slices])
+        steps = np.diff(_depths(self.slices))
         even = len(steps) > 0 and np.allclose(steps, steps.mean(), rtol=0.01, atol=0)
         return float(steps.mean()) if even else None
 
@@ -122,16 +123,19 @@ def _fits(one: Slice, other: Slice) -> bool:
     return bool(np.allclose(a, b, rtol=0, atol=_ALIKE))
 
 
-def _depth(place: Plane, of: Plane) -> float:
-    return float(np.dot(place.position_mm, of.normal))
+def _depths(slices: Sequence[Slice]) -> NDArray[np.float64]:
+    """How far each lies along the normal of the first, mm."""
+    positions = np.array([s.place.position_mm for s in slices])
+    depths: NDArray[np.float64] = positions @ slices[0].place.normal
+    return depths
 
 
 def _volumes(group: list[Slice], is_placed: bool) -> Iterator[Volume]:
     """The n-th slice at a place goes into the n-th volume: phases and echoes are volumes of their own."""
-    depths = [_depth(s.place, group[0].place) for s in group]
+    depths = _depths(group)
     phases: list[list[int]] = []
     times, last = 0, -np.inf
-    for n in sorted(range(len(group)), key=lambda n: depths[n]):  # stable: in the analysis' order at one place
+    for n in np.argsort(depths, kind="stable").tolist():  # at one place in the analysis' order
         times = times + 1 if depths[n] - last < _NEAR_MM else 0
         last = depths[n]
         if times == len(phases):

@@ -241,16 +241,14 @@ def _refer(segmentation: Dataset, volume: Volume) -> None:
     numbers: dict[str, list[int]] = {}
     for each in volume.slices:
         numbers.setdefault(each.name[0], []).append(each.frame)
-    image_of = {each.name[0]: each.image for each in volume.slices}
-    segmentation.SourceImageSequence = [
-        reference(image, numbers[name] if len(numbers[name]) < frames(image) else ())
-        for name, image in image_of.items()
-    ]
+    images = list({each.name[0]: each.image for each in volume.slices}.values())
+    references = [reference(image) for image in images]
     segmentation.ReferencedSeriesSequence = [
-        item(
-            SeriesInstanceUID=str(volume.first.image.SeriesInstanceUID),
-            ReferencedInstanceSequence=[reference(image) for image in image_of.values()],
-        )
+        item(SeriesInstanceUID=str(volume.first.image.SeriesInstanceUID), ReferencedInstanceSequence=references)
+    ]
+    segmentation.SourceImageSequence = [
+        whole if len(found) == frames(image) else reference(image, found)
+        for whole, image, found in zip(references, images, numbers.values(), strict=True)
     ]
 
 
