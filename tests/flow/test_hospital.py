@@ -49,16 +49,12 @@ def test_a_film_sent_by_a_modality_is_seen_with_its_results_in_the_viewer(film: 
         assert sorted(d.Modality for d in held) == ["CR", "OT", "SEG", "SR"]
         assert {(str(d.PatientName), d.PatientID) for d in held} == {("Invented^Ida", "DEMO-4711")}
 
-        seen = ohif.inspect(
-            orthanc.web_url, film.StudyInstanceUID, tmp_path / "shots", min_measurements=1, min_segments=3
-        )
+        with ohif.Viewer() as viewer:
+            seen = viewer.look(orthanc.web_url, film.StudyInstanceUID, tmp_path / "shots")
 
-    assert seen["missing"] == []
-    assert {s["label"] for seg in seen["segmentations"] for s in seg["segments"]} == {
-        "Right lung",
-        "Left lung",
-        "Heart",
-    }
+    assert seen.missing == []
+    assert seen.measurements
+    assert set(seen.segments) == {"Right lung", "Left lung", "Heart"}
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the acceptance tools of ../shared are not there")

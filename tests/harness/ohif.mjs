@@ -1,171 +1,266 @@
 #!/usr/bin/env node
-// Opens one study in OHIF (headless Chromium), shows its AI results as a radiologist would, takes PNGs, prints JSON.
-// SR: opened (dashed preview), then hydrated by pressing OHIF's own "Yes"; SEG: its own "Yes"; if no button shows up,
-// the command behind it is run instead (`pressed` says which). Exit 0: everything asked for was seen; 1: something is
-// missing or OHIF crashed; 2: the page did not load. Called by ohif.py.
+// Opens studies in OHIF (one headless Chromium), shows their AI results as a radiologist would, takes PNGs, and reads
+// from the page what it drew, where. Called by ohif.py: for each line of JSON on stdin one line of JSON on stdout.
+// SR and SEG are opened by OHIF's own "Yes"; if no button shows up, the command behind it is run (`pressed` says which).
 import { createRequire } from 'node:module';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
+import readline from 'node:readline';
 import { parseArgs } from 'node:util';
 
-const { values: a } = parseArgs({ options: {
-  base: { type: 'string', default: 'http://127.0.0.1:8144' }, study: { type: 'string' },
-  out: { type: 'string', default: 'shot' }, mode: { type: 'string', default: 'viewer' },
-  show: { type: 'string', default: 'OT,SEG,SR' }, timeout: { type: 'string', default: '90' },
-  'min-measurements': { type: 'string', default: '0' }, 'min-segments': { type: 'string', default: '0' },
-  tools: { type: 'string' },
+const { values: args } = parseArgs({ options: {
+  tools: { type: 'string' }, chromium: { type: 'string', default: '/usr/bin/chromium' },
   width: { type: 'string', default: '1600' }, height: { type: 'string', default: '1000' },
-  chromium: { type: 'string', default: process.env.CHROMIUM || '/usr/bin/chromium' },
 } });
-const { chromium } = createRequire(path.join(path.resolve(a.tools), 'x.js'))('playwright-core');
-const T = Number(a.timeout) * 1000;
-const R = { ok: false, study: a.study, displaySets: [], shots: [], measurements: [], segmentations: [], panel: [],
-  annotationsDrawn: 0, warnings: [], errors: [], missing: [], blockedRequests: [] };
-const profile = fs.mkdtempSync(path.join(os.tmpdir(), 'ohif-shot-'));
-fs.mkdirSync(path.dirname(path.resolve(a.out)), { recursive: true });
-const sleep = ms => new Promise(r => setTimeout(r, ms));
-const until = async (f, ms, step = 300) => { const end = Date.now() + ms; while (Date.now() < end) { if (await f()) return true; await sleep(step); } return false; };
-let ctx, page, code = 0;
-
-async function shot(name) {
-  const f = `${a.out}-${name}.png`;
-  await sleep(800);
-  await page.screenshot({ path: f });
-  R.shots.push(f);
-}
-const panelOpen = async id => {       // right hand panel: measurements or segmentations
-  await page.evaluate(id => { const S = window.services.panelService; const p = S.getPanels("right").map(x => x.id || x).find(x => new RegExp(id, "i").test(x)); if (p) S.activatePanel(p, true); }, /track/.test(id) ? "easurement" : "egmentation").catch(() => {});
-  await sleep(900);
-  if (await page.evaluate(() => (document.querySelector("#viewerLayoutResizableRightPanel")?.getBoundingClientRect().width || 0) > 120)) return;
-  const b = page.locator(`#${id}`).first();
-  if (await b.count() && await b.isVisible()) { await b.click({ timeout: 5000 }).catch(() => {}); await sleep(900); }
+const { chromium } = createRequire(path.join(path.resolve(args.tools), 'x.js'))('playwright-core');
+const SECONDARY_CAPTURE = '1.2.840.10008.5.1.4.1.1.7', PARAMETRIC_MAP = '1.2.840.10008.5.1.4.1.1.30';
+const sleep = ms => new Promise(resolve => setTimeout(resolve, ms));
+const until = async (asked, ms, step = 150) => {
+  for (const end = Date.now() + ms; Date.now() < end; await sleep(step)) if (await asked().catch(() => false)) return true;
+  return false;
 };
-async function press() {              // OHIF's own button, else nothing
-  for (const sel of ['button:has-text("Yes")', '[data-cy="yes-hydrate-btn"]']) {
-    const b = page.locator(sel).first();
-    if (await b.count() && await b.isVisible()) {
-      // the mouse waits for a still page, and its click may come through although it gave up: then all is there twice
-      try { await b.evaluate(e => e.click()); return sel; } catch (e) { R.warnings.push(`${sel}: ${String(e).slice(0, 120)}`); }
-    }
-  }
-  return null;
+
+// ---- in the page
+
+/** What the tests call, as `window.looking`. */
+function installed() {
+  const services = () => window.services, core = () => window.cornerstone;
+  const active = () => services().viewportGridService.getActiveViewportId();
+  const viewport = () => services().cornerstoneViewportService.getCornerstoneViewport(active());
+  const of = imageId => { // which instance and frame an image is
+    const found = /\/instances\/([\d.]+)\/frames\/(\d+)/.exec(imageId || '');
+    return found ? { image: found[1], frame: Number(found[2]) } : { image: '', frame: 0 };
+  };
+  const code = c => c && `${c.CodingSchemeDesignator || ''}:${c.CodeValue || ''}:${c.CodeMeaning || c.text || ''}`;
+  // Not cornerstone's own imageToWorldCoords and back: 5.6.8 takes the spacings of rows and columns for one another
+  const plane = imageId => {
+    const p = core().metaData.get('imagePlaneModule', imageId);
+    return { at: Array.from(p.imagePositionPatient), across: Array.from(p.rowCosines), down: Array.from(p.columnCosines),
+      mm: [p.columnPixelSpacing || 1, p.rowPixelSpacing || 1] };
+  };
+  const dot = (a, b) => a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
+  const toImage = (imageId, world) => {
+    const p = plane(imageId), from = [0, 1, 2].map(k => world[k] - p.at[k]);
+    return [dot(from, p.across) / p.mm[0] + 0.5, dot(from, p.down) / p.mm[1] + 0.5];
+  };
+  const toWorld = (imageId, [x, y]) => {
+    const p = plane(imageId);
+    return [0, 1, 2].map(k => p.at[k] + (x - 0.5) * p.mm[0] * p.across[k] + (y - 0.5) * p.mm[1] * p.down[k]);
+  };
+  const toScreen = canvas => {
+    const at = viewport().canvas.getBoundingClientRect();
+    return [at.x + canvas[0], at.y + canvas[1]];
+  };
+  return {
+    active,
+    displaySets: () => services().displaySetService.activeDisplaySets.map(d => ({
+      uid: d.displaySetInstanceUID, modality: d.Modality, description: d.SeriesDescription, number: d.SeriesNumber,
+      sopClass: d.SOPClassUID || d.instance?.SOPClassUID || d.instances?.[0]?.SOPClassUID || d.images?.[0]?.SOPClassUID,
+      images: d.numImageFrames, unsupported: !!d.unsupported })),
+    rendered: () => core()?.getEnabledElements?.().some(e => e.viewport.viewportStatus === 'rendered'),
+    show: uid => { // what a double click on the thumbnail does
+      let changes;
+      try { changes = services().hangingProtocolService.getViewportsRequireUpdate(active(), uid, true); }
+      catch { changes = [{ viewportId: active(), displaySetInstanceUIDs: [uid] }]; }
+      window.commandsManager.run('setDisplaySetsForViewports', { viewportsToUpdate: changes });
+    },
+    isShown: uid => (services().viewportGridService.getState().viewports.get(active())?.displaySetInstanceUIDs || []).includes(uid),
+    isLoaded: uid => { const d = services().displaySetService.getDisplaySetByUID(uid); return !d.isDerivedDisplaySet || d.isLoaded; },
+    counts: () => [services().measurementService.getMeasurements().length, services().segmentationService.getSegmentations().length],
+    hydrate: uid => window.commandsManager.run('hydrateSecondaryDisplaySet', {
+      displaySet: services().displaySetService.getDisplaySetByUID(uid), viewportId: active() }),
+    panel: name => {
+      const panels = services().panelService;
+      const found = panels.getPanels('right').map(p => p.id || p).find(id => new RegExp(name, 'i').test(id));
+      if (found) panels.activatePanel(found, true);
+    },
+    jump: label => { // to the first whose label holds the text, else to the first
+      const all = services().measurementService.getMeasurements();
+      const found = all.find(m => label && (m.label || '').includes(label)) || all[0];
+      if (found) services().measurementService.jumpToMeasurement(active(), found.uid);
+    },
+    jumpToSegment: label => {
+      const all = services().segmentationService.getSegmentations().flatMap(s =>
+        Object.values(s.segments || {}).filter(Boolean).map(x => [s.segmentationId, x.segmentIndex, x.label]));
+      const found = all.find(x => label && (x[2] || '').includes(label)) || all[0];
+      if (found) services().segmentationService.jumpToSegmentCenter(found[0], found[1], active());
+    },
+    /** Scrolls to the first of some instances that the viewport holds; a volume counts its slices from the other end. */
+    scroll: async uids => {
+      const shown = viewport(), ids = shown.getImageIds();
+      const index = ids.findIndex(id => uids.includes(of(id).image));
+      for (const imageIndex of index < 0 ? [] : [index, ids.length - 1 - index]) {
+        await core().utilities.jumpToSlice(shown.element, { imageIndex });
+        await new Promise(resolve => setTimeout(resolve, 500));
+        if (uids.includes(of(shown.getCurrentImageId()).image)) return;
+      }
+    },
+    /** Which image the viewport shows, and the affine map from image coordinates to pixels of the page. */
+    view: () => {
+      const shown = viewport();
+      const imageId = shown?.getCurrentImageId?.();
+      if (!imageId || !of(imageId).image) return null;
+      const at = (x, y) => toScreen(shown.worldToCanvas(toWorld(imageId, [x, y])));
+      const [origin, right, below] = [at(0, 0), at(100, 0), at(0, 100)];
+      return { ...of(imageId), kind: shown.type, origin, across: right.map((v, k) => (v - origin[k]) / 100),
+        down: below.map((v, k) => (v - origin[k]) / 100) };
+    },
+    measurements: () => services().measurementService.getMeasurements().map(m => ({
+      uid: m.uid, tool: m.toolName || m.type, label: m.label, finding: code(m.finding), sites: (m.findingSites || []).map(code),
+      ...of(m.referencedImageId), frameNumber: m.frameNumber, text: m.displayText, visible: m.isVisible,
+      world: (m.points || []).map(p => Array.from(p)), // what is in space names no image
+      corners: m.referencedImageId ? (m.points || []).map(p => toImage(m.referencedImageId, p)) : [] })),
+    /** The rectangles and lines that stand in the page's drawing, back in coordinates of the image under them. */
+    drawn: () => {
+      const shown = viewport(), imageId = shown?.getCurrentImageId?.();
+      if (!imageId) return {};
+      const back = (x, y) => toImage(imageId, shown.canvasToWorld([x, y]));
+      const found = {}, number = (e, name) => Number(e.getAttribute(name));
+      for (const e of document.querySelectorAll('svg.svg-layer rect[data-id]')) {
+        const [x, y, w, h] = ['x', 'y', 'width', 'height'].map(n => number(e, n));
+        found[e.getAttribute('data-id').replace(/-rect.*$/, '')] = [back(x, y), back(x + w, y), back(x, y + h), back(x + w, y + h)];
+      }
+      for (const e of document.querySelectorAll('svg.svg-layer line[data-id]'))
+        found[e.getAttribute('data-id').replace(/-line.*$/, '')] = [back(number(e, 'x1'), number(e, 'y1')), back(number(e, 'x2'), number(e, 'y2'))];
+      return found;
+    },
+    /** Segments with their pixels as runs (start, length, ...) in each image that has any. */
+    segmentations: () => services().segmentationService.getSegmentations().map(s => {
+      const segments = Object.values(s.segments || {}).filter(x => x && x.segmentIndex > 0);
+      const labelmap = s.representationData?.Labelmap || {};
+      const maps = labelmap.labelmaps ? Object.entries(labelmap.labelmaps).map(([id, m]) => [id, m.imageIds || []]) : [];
+      const ids = [...new Set([...(labelmap.imageIds || []), ...maps.flatMap(m => m[1])])];
+      const bound = Object.entries(labelmap.segmentBindings || {}).map(([k, b]) => [Number(k), b]);
+      const named = (id, value) => { // overlapping segments lie in labelmaps of their own, with values of their own
+        const home = maps.find(m => m[1].includes(id))?.[0];
+        return bound.find(([, b]) => b.labelmapId === home && b.labelValue === value)?.[0] ?? value;
+      };
+      const runs = {};
+      for (const id of ids) {
+        const image = core().cache.getImage(id);
+        const pixels = image?.voxelManager?.getScalarData?.();
+        if (!pixels) continue;
+        const where = of(image.referencedImageId), key = `${where.image}/${where.frame}`;
+        for (let k = 0; k < pixels.length;) {
+          let end = k + 1;
+          while (end < pixels.length && pixels[end] === pixels[k] && end % image.width) end++;
+          if (pixels[k]) (((runs[named(id, pixels[k])] ??= {})[key] ??= [])).push(k, end - k);
+          k = end;
+        }
+      }
+      const colour = x => { try { return Array.from(services().segmentationService.getSegmentColor(active(), s.segmentationId, x.segmentIndex)); } catch { return null; } };
+      return { label: s.label, representations: Object.keys(s.representationData || {}), segments: segments.map(x => ({
+        index: x.segmentIndex, label: x.label, colour: colour(x), runs: runs[x.segmentIndex] || {},
+        volume: x.cachedStats?.namedStats?.volume?.value ?? null })) };
+    }),
+    rows: () => [...document.querySelectorAll('[data-cy="data-row"]')].map(e => e.innerText.replace(/\s+/g, ' ').trim()),
+  };
 }
 
-try {
-  ctx = await chromium.launchPersistentContext(profile, {
-    executablePath: a.chromium, headless: true, viewport: { width: Number(a.width), height: Number(a.height) },
-    args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-      '--disable-component-update', '--disable-sync', '--disable-dev-shm-usage',
-      '--use-gl=angle', '--use-angle=swiftshader', '--enable-unsafe-swiftshader', '--ignore-gpu-blocklist',   // WebGL without a GPU
-      '--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1'],                                            // loopback only
-  });
-  page = ctx.pages()[0] || await ctx.newPage();
-  const origin = new URL(a.base).origin;
-  await page.addInitScript(() => { try {      // no guided tour over the pictures
-    localStorage.setItem('shownTours', JSON.stringify(['basicViewerTour', 'basicTour', 'segmentationTour']));
-  } catch { /* about:blank */ } });
-  await page.route('**/*', r => {
-    const u = r.request().url();
-    if (u.startsWith(origin) || u.startsWith('blob:') || u.startsWith('data:')) return r.continue();
-    R.blockedRequests.push(u); return r.abort();
-  });
-  page.on('console', m => {
-    const t = m.text();
-    if (/Unable to generate tool state|not rehydratable|No measurements found|OBLIQUE|Unsupported|failed to load|not currently supported/i.test(t)) R.warnings.push(t.slice(0, 300));
-    else if (m.type() === 'error' || /(Type|Reference|Range)Error/.test(t)) R.errors.push(t.slice(0, 400));
-  });
-  page.on('pageerror', e => R.errors.push('pageerror: ' + String(e).slice(0, 300)));
+// ---- around the page
 
-  await page.goto(`${a.base}/${a.mode}?StudyInstanceUIDs=${a.study}`, { waitUntil: 'domcontentloaded', timeout: T });
-  await page.waitForFunction(() => window.services?.displaySetService?.activeDisplaySets?.length > 0, null, { timeout: T });
-  let last = -1;
-  await until(async () => { const n = await page.evaluate(() => window.services.displaySetService.activeDisplaySets.length); const same = n === last; last = n; return same; }, 20000, 1500);
-  await page.waitForSelector('.cornerstone-canvas', { timeout: T });
-  await until(() => page.evaluate(() => [...document.querySelectorAll('.cornerstone-canvas')].some(c => c.width > 10)), 15000);
-  await sleep(2500);
+async function press(page, ms) { // OHIF's own button, else nothing
+  const button = page.locator('button:has-text("Yes"), [data-cy="yes-hydrate-btn"]').first();
+  try {
+    await button.waitFor({ timeout: ms });
+    await button.evaluate(e => e.click()); // the mouse waits for a still page, and may click although it gave up: then all is there twice
+    return 'Yes';
+  } catch { return null; }
+}
 
-  R.displaySets = await page.evaluate(() => window.services.displaySetService.activeDisplaySets.map(d => ({
-    uid: d.displaySetInstanceUID, Modality: d.Modality, SeriesDescription: d.SeriesDescription, SeriesNumber: d.SeriesNumber,
-    images: d.numImageFrames, unsupported: !!d.unsupported, derived: !!d.isDerivedDisplaySet, handler: d.SOPClassHandlerId?.split('.').pop() })));
-  await shot('0-open');
+const kind = (d, want) => want === 'PM' ? d.sopClass === PARAMETRIC_MAP : want === 'OT' ? d.modality === 'OT' && d.sopClass !== PARAMETRIC_MAP
+  : d.modality === want && ![PARAMETRIC_MAP, SECONDARY_CAPTURE].includes(d.sopClass);
 
-  const want = a.show.split(',').map(s => s.trim()).filter(Boolean);
-  const targets = want.flatMap(m => R.displaySets.filter(d => d.Modality === m && !d.unsupported));
-  for (const m of want) if (!targets.some(d => d.Modality === m)) R.missing.push(`no (supported) series of modality ${m}`);
-  let k = 1;
-  for (const d of targets) {
-    const tag = `${k++}-${d.Modality}-${d.SeriesNumber}`;
-    const nErr = R.errors.length;
-    try {
-      await page.evaluate(async uid => {          // what a double click on the thumbnail does
-        const vp = window.services.viewportGridService.getActiveViewportId();
-        let upd;
-        try { upd = window.services.hangingProtocolService.getViewportsRequireUpdate(vp, uid, true); } catch { upd = [{ viewportId: vp, displaySetInstanceUIDs: [uid] }]; }
-        window.commandsManager.run('setDisplaySetsForViewports', { viewportsToUpdate: upd });
-      }, d.uid);
-      await until(() => page.evaluate(uid => { const s = window.services.displaySetService.getDisplaySetByUID(uid); return !s.isDerivedDisplaySet || s.isLoaded; }, d.uid), 12000);
-      await sleep(3000);
-      await shot(`${tag}-shown`);
-      if (!['SR', 'SEG', 'RTSTRUCT'].includes(d.Modality)) continue;
-      d.state = await page.evaluate(uid => {
-        const ds = window.services.displaySetService.getDisplaySetByUID(uid);
-        return { isLoaded: ds.isLoaded, isRehydratable: ds.isRehydratable,
-          measurements: (ds.measurements || []).map(m => m && ({ TrackingIdentifier: m.TrackingIdentifier, loaded: m.loaded, graphicType: m.graphicType || m.coords?.[0]?.GraphicType, labels: (m.labels || []).map(l => `${l.label}: ${l.value}`) })) };
-      }, d.uid);
-      const n0 = await page.evaluate(() => [window.services.measurementService.getMeasurements().length, window.services.segmentationService.getSegmentations().length]);
-      d.pressed = await press();
-      if (!d.pressed) {
-        d.pressed = 'command hydrateSecondaryDisplaySet';
-        await page.evaluate(async uid => {
-          const ds = window.services.displaySetService.getDisplaySetByUID(uid);
-          await window.commandsManager.run('hydrateSecondaryDisplaySet', { displaySet: ds, viewportId: window.services.viewportGridService.getActiveViewportId() });
-        }, d.uid);
-      }
-      await until(() => page.evaluate(([sr, n]) => (sr ? window.services.measurementService.getMeasurements().length > n[0] : window.services.segmentationService.getSegmentations().length >= Math.max(1, n[1])), [d.Modality === 'SR', n0]), 10000);
-      await sleep(2500);
-      await panelOpen(d.Modality === 'SR' ? 'trackedMeasurements-btn' : 'panelSegmentation-btn');
-      const stops = await page.evaluate(sr => {
-        const S = window.services;
-        return sr ? S.measurementService.getMeasurements().map(m => m.uid)
-          : S.segmentationService.getSegmentations().flatMap(s => Object.values(s.segments || {}).filter(x => x && x.segmentIndex > 0).map(x => [s.segmentationId, x.segmentIndex]));
-      }, d.Modality === 'SR');
-      if (!stops.length) { await shot(`${tag}-hydrated`); continue; }
-      for (const s of stops.slice(0, 1)) {
-        await page.evaluate(([sr, s]) => {
-          const S = window.services, vp = S.viewportGridService.getActiveViewportId();
-          if (sr) S.measurementService.jumpToMeasurement(vp, s); else S.segmentationService.jumpToSegmentCenter(s[0], s[1], vp);
-        }, [d.Modality === 'SR', s]).catch(e => R.warnings.push('jump: ' + String(e).slice(0, 160)));
-        await sleep(2000);
-        await shot(`${tag}-hydrated`);
-      }
-      if (d.Modality === 'SR') R.panel.push(...await page.evaluate(() => [...document.querySelectorAll('[data-cy="data-row"]')].map(e => e.innerText.replace(/\s+/g, ' ').trim())));
-      else R.panel.push(...await page.evaluate(() => [...document.querySelectorAll('#viewerLayoutResizableRightPanel')].map(e => e.innerText.replace(/\s+/g, ' ').trim().slice(0, 400))));
-    } catch (e) { R.errors.push(`${tag}: ${String(e).slice(0, 300)}`); code = 1; }
-    if (R.errors.slice(nErr).some(e => /Error Boundary|Something went wrong/.test(e))) { R.missing.push(`OHIF crashed on ${d.Modality} ${d.SeriesDescription}`); await shot(`${tag}-crash`); }
+async function look(context, o) {
+  const seen = { display_sets: [], shots: [], measurements: [], segmentations: [], panel: [], warnings: [], errors: [], missing: [], blocked_requests: [] };
+  const ms = o.timeout * 1000, origin = new URL(o.base).origin;
+  const page = await context.newPage();
+  const shot = async (name, more = {}) => {
+    await sleep(500);
+    const file = `${o.out}-${seen.shots.length}-${name}.png`;
+    const view = await page.evaluate(() => window.looking.view()).catch(() => null);
+    await page.screenshot({ path: file });
+    seen.shots.push({ name, file, view, ...more });
+  };
+  try {
+    await page.addInitScript(`window.looking = (${installed})();
+      try { localStorage.setItem('shownTours', '["basicViewerTour", "basicTour", "segmentationTour"]'); } catch {}`); // no tour over the pictures
+    await page.route('**/*', route => {
+      const url = route.request().url();
+      if (url.startsWith(origin) || url.startsWith('blob:') || url.startsWith('data:')) return route.continue();
+      seen.blocked_requests.push(url);
+      return route.abort();
+    });
+    page.on('pageerror', e => seen.errors.push(`pageerror: ${String(e).slice(0, 300)}`));
+    page.on('console', m => {
+      const text = m.text();
+      if (/Unable to generate tool state|not rehydratable|No measurements found|OBLIQUE|Unsupported|failed to load|not currently supported/i.test(text)) seen.warnings.push(text.slice(0, 300));
+      else if (m.type() === 'error' || /(Type|Reference|Range)Error/.test(text)) seen.errors.push(text.slice(0, 400));
+    });
+    await page.goto(`${o.base}/viewer?StudyInstanceUIDs=${o.study}`, { waitUntil: 'domcontentloaded', timeout: ms });
+    await page.waitForFunction(() => window.services?.displaySetService?.activeDisplaySets?.length > 0, null, { timeout: ms });
+    await page.waitForFunction(() => window.looking.rendered(), null, { timeout: ms });
+    let last = -1;
+    await until(async () => { const n = (await page.evaluate(() => window.looking.displaySets())).length; const same = n === last; last = n; return same; }, 20000, 1000);
+    seen.display_sets = await page.evaluate(() => window.looking.displaySets());
+    await shot('open');
+    for (const want of o.show) {
+      const targets = seen.display_sets.filter(d => kind(d, want) && !d.unsupported);
+      if (!targets.length) seen.missing.push(`no (supported) series of ${want}`);
+      for (const target of targets) await show(page, target, want, o, seen, shot);
+    }
+    seen.measurements = await page.evaluate(() => window.looking.measurements());
+    seen.segmentations = await page.evaluate(() => window.looking.segmentations());
+  } catch (e) {
+    seen.missing.push(`the viewer: ${String(e).slice(0, 500)}`);
+    await shot('failed').catch(() => {});
+  } finally { await page.close(); }
+  return seen;
+}
+
+async function show(page, target, want, o, seen, shot) {
+  const before = await page.evaluate(() => window.looking.counts());
+  const known = seen.errors.length;
+  await page.evaluate(uid => window.looking.show(uid), target.uid);
+  await until(() => page.evaluate(uid => window.looking.isLoaded(uid), target.uid), 15000);
+  if (want === 'SR' || want === 'SEG') {
+    if (o.previews) { await sleep(2000); await shot(`${want}-preview`); }
+    let pressed = await press(page, 20000);
+    if (!pressed) {
+      pressed = 'command hydrateSecondaryDisplaySet';
+      await page.evaluate(uid => window.looking.hydrate(uid), target.uid).catch(e => seen.errors.push(String(e).slice(0, 300)));
+    }
+    const n = want === 'SR' ? 0 : 1;
+    await until(() => page.evaluate(([n, before]) => window.looking.counts()[n] > before[n], [n, before]), 12000);
+    await sleep(1500);
+    await page.evaluate(name => window.looking.panel(name), want === 'SR' ? 'measurement' : 'segmentation').catch(() => {});
+    await page.evaluate(([sr, label]) => sr ? window.looking.jump(label) : window.looking.jumpToSegment(label), [want === 'SR', o.jump]).catch(e => seen.warnings.push(`jump: ${String(e).slice(0, 160)}`));
+    await sleep(2000);
+    await shot(want, { pressed, drawn: want === 'SR' ? await page.evaluate(() => window.looking.drawn()) : {} });
+    if (want === 'SR') seen.panel.push(...await page.evaluate(() => window.looking.rows()));
+  } else {
+    await until(() => page.evaluate(uid => window.looking.isShown(uid), target.uid), 10000);
+    await until(() => page.evaluate(() => window.looking.rendered()), 10000);
+    await sleep(1500);
+    await page.evaluate(uids => window.looking.scroll(uids), o.at).catch(e => seen.warnings.push(`scroll: ${String(e).slice(0, 160)}`));
+    await sleep(1500);
+    await shot(want);
   }
-  Object.assign(R, await page.evaluate(() => {
-    const S = window.services;
-    const c = x => x && `${x.CodingSchemeDesignator || ''}:${x.CodeValue || ''}:${x.CodeMeaning || x.text || ''}`;
-    return {
-      measurements: S.measurementService.getMeasurements().map(m => ({ tool: m.toolName || m.type, label: m.label, finding: c(m.finding),
-        sites: (m.findingSites || []).map(c), SOPInstanceUID: m.SOPInstanceUID, frame: m.frameNumber, text: m.displayText, visible: m.isVisible })),
-      segmentations: S.segmentationService.getSegmentations().map(s => ({ label: s.label, representations: Object.keys(s.representationData || {}),
-        segments: Object.values(s.segments || {}).filter(Boolean).map(x => ({ index: x.segmentIndex, label: x.label })) })),
-      annotationsDrawn: document.querySelectorAll('svg.svg-layer path, svg.svg-layer line, svg.svg-layer rect, svg.svg-layer ellipse, svg.svg-layer polyline, svg.svg-layer circle').length,
-    };
-  }));
-  const nseg = R.segmentations.reduce((n, s) => n + s.segments.filter(x => x.index > 0).length, 0);
-  if (R.measurements.length < Number(a['min-measurements'])) R.missing.push(`measurements ${R.measurements.length} < ${a['min-measurements']}`);
-  if (nseg < Number(a['min-segments'])) R.missing.push(`segments ${nseg} < ${a['min-segments']}`);
-  if (R.missing.length) code = 1;
-} catch (e) {
-  R.errors.push('fatal: ' + String(e).slice(0, 500)); code = 2;
-  try { await shot('fatal'); } catch { /* nothing to show */ }
+  if (seen.errors.slice(known).some(e => /Error Boundary|Something went wrong/.test(e))) seen.missing.push(`the viewer crashed on ${want}`);
+}
+
+const profile = fs.mkdtempSync(path.join(os.tmpdir(), 'ohif-'));
+const context = await chromium.launchPersistentContext(profile, {
+  executablePath: args.chromium, headless: true, viewport: { width: Number(args.width), height: Number(args.height) },
+  args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
+    '--disable-component-update', '--disable-sync', '--disable-dev-shm-usage',
+    '--use-gl=angle', '--use-angle=swiftshader', '--enable-unsafe-swiftshader', '--ignore-gpu-blocklist', // WebGL without a GPU
+    '--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1'], // loopback only
+});
+try {
+  for await (const line of readline.createInterface({ input: process.stdin })) console.log(JSON.stringify(await look(context, JSON.parse(line))));
 } finally {
-  try { await ctx?.close(); } catch { /* gone */ }
+  await context.close().catch(() => {});
   fs.rmSync(profile, { recursive: true, force: true });
 }
-R.ok = code === 0;
-console.log(JSON.stringify(R, null, 1));
-process.exit(code);
