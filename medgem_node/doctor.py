@@ -45,6 +45,7 @@ SOP_CLASSES = {
     "segmentation/fractional": (SegmentationStorage, "segmentation"),
     "segmentation/labelmap": ("1.2.840.10008.5.1.4.1.1.66.7", "label map segmentation"),
     "heatmap/true-colour": (SecondaryCaptureImageStorage, "heatmap (Secondary Capture)"),
+    "heatmap/always": (SecondaryCaptureImageStorage, "heatmap (Secondary Capture)"),
     "parametric_map/float": (ParametricMapStorage, "parametric map"),
     "presentation_state/grayscale": (GrayscaleSoftcopyPresentationStateStorage, "presentation state"),
     "key_objects/of-interest": (KeyObjectSelectionDocumentStorage, "key objects"),

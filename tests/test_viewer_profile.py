@@ -86,7 +86,7 @@ def test_an_unknown_profile_of_a_rule_is_told_too(make_config: MakeConfig, tmp_p
 @pytest.mark.parametrize(
     ("objects", "says"),
     [
-        ('["heatmap/purple"]', 'heatmap has no variant "purple"; known are true-colour'),
+        ('["heatmap/purple"]', 'heatmap has no variant "purple"; known are true-colour, always'),
         ('["hologram"]', 'there is no writers "hologram"'),
     ],
 )

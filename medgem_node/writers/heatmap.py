@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import highdicom
+import numpy as np
+from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian
@@ -13,13 +15,16 @@ from pydicom.valuerep import DSfloat
 
 from medgem_node import evidence as ev
 from medgem_node import picture
+from medgem_node.answer import REASONS
+from medgem_node.errors import NotAnalysable
 from medgem_node.evidence import Earlier, Source
 from medgem_node.finding import Analysis
 from medgem_node.geometry import frames, plane, spacing_mm
-from medgem_node.header import carry, text_of
+from medgem_node.header import ascii_, carry, text_of
 from medgem_node.window import grey
 
-VARIANTS = ("true-colour",)
+VARIANTS = ("true-colour", "always")
+_BLANK = (512, 512)  # rows and columns where no image can be shown
 _OBLIQUE = 0.05  # a direction's smaller components are not worth a letter: 3 degrees
 
 
@@ -32,7 +37,8 @@ def create(source: Source, variant: str = VARIANTS[0]) -> HeatmapWriter:
 class HeatmapWriter:
     """One picture for each image or frame that the analysis says something of, all in one series.
 
-    A picture has no position in space (PS3.3 A.8.1 has no Image Plane Module); it refers to the image that has.
+    A picture has no position in space (PS3.3 A.8.1 has no Image Plane Module); it refers to the image that has. The
+    variant `always` has one picture also where there is nothing to draw: it says so, or why nothing was analysed.
     """
 
     source: Source
@@ -45,23 +51,53 @@ class HeatmapWriter:
         made: Sequence[Dataset],
         uid: Callable[[str], str],
     ) -> Sequence[Dataset]:
-        """The pictures; none if there is nothing to draw. Raises Unreadable if an image cannot be decoded."""
+        """The pictures. Raises Unreadable if an image that something is said of cannot be decoded."""
         self.source.check(analysis)
-        if not analysis.applicable:
-            return ()
         ev.check(analysis, originals)
-        return tuple(self._picture(analysis, *place, uid) for place in _places(analysis, originals))
+        places = _places(analysis, originals) if analysis.applicable else ()
+        pictures = tuple(self._picture(analysis, *place, uid) for place in places)
+        if pictures or self.variant != "always":
+            return pictures
+        return (self._answer(analysis, originals, uid),)
 
     def _picture(
         self, analysis: Analysis, original: Dataset, frame: int, number: int, uid: Callable[[str], str]
     ) -> Dataset:
         image = str(original.SOPInstanceUID)
         role = _role(ev.number(analysis, image), frame)
-        title = [f"AI {self.source.algorithm} - {ev.WARNING}"]
         scale = picture.scale(original, frame)
+        pixels = picture.overlay(grey(original, frame), analysis, image, [self._title], frame, scale)
+        capture = self._capture(pixels, original, role, number, uid)
+        self._complete(capture, original, frame)
+        _space(capture, original, frame)
+        return capture
+
+    def _answer(self, analysis: Analysis, originals: Sequence[Dataset], uid: Callable[[str], str]) -> Dataset:
+        """One picture of the first image that can be shown, else of none, with the answer in words."""
+        shown = next((found for found in map(_shown, originals) if found is not None), None)
+        original, image = shown or (originals[0], np.zeros(_BLANK, np.uint8))
+        words = [self._title, ascii_(_in_words(analysis), 400)]
+        said = replace(analysis, detail="")  # in the title already
+        scale = picture.scale(original) if shown else None
+        pixels = picture.overlay(image, said, str(original.SOPInstanceUID), words, scale=scale)
+        capture = self._capture(pixels, original, "sc-answer", 1, uid)
+        self._complete(capture, original, 1)
+        if shown:
+            _space(capture, original, 1)
+        else:
+            del capture.SourceImageSequence
+        return capture
+
+    @property
+    def _title(self) -> str:
+        return f"AI {self.source.algorithm} - {ev.WARNING}"
+
+    def _capture(
+        self, pixels: NDArray[np.uint8], original: Dataset, role: str, number: int, uid: Callable[[str], str]
+    ) -> Dataset:
         capture: Dataset = highdicom.sc.SCImage.from_ref_dataset(
             ref_dataset=ev.stand_in(original),
-            pixel_array=picture.overlay(grey(original, frame), analysis, image, title, frame, scale),
+            pixel_array=pixels,
             photometric_interpretation="RGB",
             bits_allocated=8,
             coordinate_system="PATIENT",
@@ -73,7 +109,6 @@ class HeatmapWriter:
             manufacturer=self.source.station.manufacturer,
             transfer_syntax_uid=ExplicitVRLittleEndian,
         )
-        self._complete(capture, original, frame)
         replaces(capture, self.source.earlier, role)
         return capture
 
@@ -84,7 +119,6 @@ class HeatmapWriter:
         capture.DerivationDescription = f"Drawn over the source image by {self.source.algorithm}, {ev.RESEARCH}"
         capture.PatientOrientation = _orientation(original, frame)
         carry(capture, original, ["PatientOrientation", "BodyPartExamined"])
-        _space(capture, original, frame)
         reference = Dataset()
         reference.ReferencedSOPClassUID = original.SOPClassUID
         reference.ReferencedSOPInstanceUID = original.SOPInstanceUID
@@ -94,6 +128,19 @@ class HeatmapWriter:
         reference.PurposeOfReferenceCodeSequence = [highdicom.sr.CodedConcept.from_code(purpose)]
         capture.SourceImageSequence = [reference]
         ev.finish(capture, original, self.source, f"AI heatmap {self.source.algorithm}")
+
+
+def _shown(original: Dataset) -> tuple[Dataset, NDArray[np.uint8]] | None:
+    try:
+        return original, grey(original)
+    except NotAnalysable:
+        return None
+
+
+def _in_words(analysis: Analysis) -> str:
+    if not analysis.applicable:
+        return f"NOT ANALYSED because: {analysis.detail or REASONS.get(analysis.reason, analysis.reason)}"
+    return "; ".join(filter(None, ("Analysed; nothing is marked on the images", analysis.detail)))
 
 
 def replaces(target: Dataset, earlier: Earlier | None, role: str) -> None:

@@ -233,6 +233,16 @@ def test_a_pacs_that_takes_pictures_only_gets_its_picture(make_config: MakeConfi
         assert us.node.ledger.jobs()[0].state is JobState.DONE
 
 
+def test_a_pacs_that_takes_pictures_only_is_told_why_nothing_was_analysed(make_config: MakeConfig) -> None:
+    others = [str(c.abstract_syntax) for c in AllStoragePresentationContexts]
+    others.remove(str(SecondaryCaptureImageStorage))
+    with FakePacs(refuse=others) as pacs, node_of(make_config, pacs, profile="sc-only") as us:
+        us.receive(chest.film(128, 120, ViewPosition="LL"))
+        run(us)
+
+        assert classes(pacs) == ["Secondary Capture Image"]
+
+
 @pytest.mark.parametrize("profile", ["generic", "ohif", "sc-only", "weasis"])
 def test_no_profile_leaves_a_study_without_an_answer(make_config: MakeConfig, profile: str) -> None:
     with FakePacs() as pacs, node_of(make_config, pacs, profile=profile) as us:

@@ -13,7 +13,7 @@ from pydicom.uid import RLELossless, SecondaryCaptureImageStorage
 from medgem_node import picture, window
 from medgem_node.errors import MedgemError, NotApplicable, Unreadable
 from medgem_node.evidence import Earlier
-from medgem_node.finding import Analysis, Box, Mask
+from medgem_node.finding import Analysis, Box, Mask, not_analysed
 from medgem_node.frame import coded, decoded
 from medgem_node.pen import Pen
 from medgem_node.writers import heatmap
@@ -410,6 +410,61 @@ def _ramp(**attributes: object) -> Dataset:
     film = chest.film(64, 64, **attributes)
     film.PixelData = np.arange(4096, dtype="<u2").tobytes()
     return film
+
+
+def _always(analysis: Analysis, film: Dataset, monkeypatch: pytest.MonkeyPatch) -> tuple[Dataset, str]:
+    """The one picture of the variant `always`, and all the words that were drawn on it."""
+    words: list[str] = []
+    original = ImageDraw.ImageDraw.text
+
+    def text(self: ImageDraw.ImageDraw, at: object, said: str, *rest: object, **more: object) -> None:
+        words.append(said)
+        original(self, at, said, *rest, **more)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", text)
+    (capture,) = heatmap.create(chest.SOURCE, "always").write(analysis, [film], [], chest.uid)
+    return chest.as_sent(capture), " ".join(words)
+
+
+def _refused(reason: str, detail: str) -> Analysis:
+    return not_analysed(chest.CARD.name, chest.CARD.version, reason, detail)
+
+
+def test_a_picture_says_why_nothing_was_analysed_where_nothing_else_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    film = chest.film(700, 600)
+
+    capture, words = _always(_refused("lateral-view", "the image is a lateral view"), film, monkeypatch)
+
+    assert "NOT ANALYSED because: the image is a lateral view" in words
+    assert "RESEARCH USE ONLY - NOT FOR DIAGNOSIS" in words
+    assert capture.SourceImageSequence[0].ReferencedSOPInstanceUID == film.SOPInstanceUID
+    assert (capture.PatientID, capture.Rows) == (film.PatientID, 700)
+
+
+def test_an_image_that_cannot_be_shown_has_its_answer_on_black(monkeypatch: pytest.MonkeyPatch) -> None:
+    film = chest.film(3000, 2500)
+    film.PixelData = film.PixelData[:100]
+
+    capture, words = _always(_refused("pixel-data-truncated", ""), film, monkeypatch)
+
+    assert "NOT ANALYSED because: The pixel data is shorter than announced" in words
+    assert "SourceImageSequence" not in capture
+    assert (capture.Rows, capture.Columns, capture.pixel_array[256, 256].max()) == (512, 512, 0)
+
+
+def test_a_picture_says_that_nothing_is_marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    film = chest.film(700, 600)
+    nothing = replace(_only_finding(film), findings=())
+
+    _, words = _always(nothing, film, monkeypatch)
+
+    assert "Analysed; nothing is marked on the images" in words
+
+
+def test_the_usual_heatmap_leaves_a_refusal_to_the_report() -> None:
+    film = chest.film(64, 48)
+
+    assert heatmap.create(chest.SOURCE).write(_refused("lateral-view", ""), [film], [], chest.uid) == ()
 
 
 def _only_finding(film: Dataset) -> Analysis:
