@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -236,11 +237,17 @@ def test_each_stranger_finds_a_fault_that_was_planted(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.skipif(not CHECK_OBJECTS.exists(), reason="the team's validators are not on this machine")
-@cases
+@pytest.mark.parametrize("case", ["DX", "CR", "CT", "enhanced CT", "MR", "not analysed"])
 def test_the_teams_validators_find_no_error(written: Callable[[str], Written], tmp_path: Path, case: str) -> None:
-    found, told = written(case), tmp_path / "told.json"
-    folder, sources = found.objects[0].parents[1], found.sources[0].parent
+    """Those of above and PixelMed's, which takes ten seconds for a report: the shipped profiles in one folder."""
+    found, told, folder = written(case), tmp_path / "told.json", tmp_path / "objects"
+    sources = found.sources[0].parent
+    for path in found.objects:
+        if path.parent.name in {profile.name for profile in SHIPPED}:
+            (folder / path.parent.name).mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, folder / path.parent.name)
 
     command = [str(CHECK_OBJECTS), str(folder), "--sources", str(sources), "-q", "--json", str(told)]
     done = subprocess.run(command, capture_output=True, text=True)

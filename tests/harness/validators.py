@@ -40,7 +40,7 @@ ALLOWED = {
         r"W: .*VR checker does not support",  # character sets of more than one byte
     ),
     "dcmpschk": (
-        r"Type DT; Attribute value   : \[\d{14}\+\d{4}\]",  # it takes -0500 and rejects +0500, both of PS3.5 6.2
+        r"Type DT\W+(E:\s+)?Attribute value\s+: \[\d{14}\+\d{4}\]",  # takes -0500, rejects +0500: PS3.5 6.2 has both
     ),
     "dicom-validator": (
         r"\(0018,1002\) \(Device UID\) is unexpected",  # of Contributing Equipment; younger than these tables
