@@ -47,6 +47,7 @@ SOP_CLASSES = {
     "heatmap/true-colour": (SecondaryCaptureImageStorage, "heatmap (Secondary Capture)"),
     "heatmap/always": (SecondaryCaptureImageStorage, "heatmap (Secondary Capture)"),
     "parametric_map/float": (ParametricMapStorage, "parametric map"),
+    "parametric_map/volumes": (ParametricMapStorage, "parametric map"),
     "presentation_state/grayscale": (GrayscaleSoftcopyPresentationStateStorage, "presentation state"),
     "key_objects/of-interest": (KeyObjectSelectionDocumentStorage, "key objects"),
 }

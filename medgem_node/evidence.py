@@ -72,7 +72,7 @@ class Source:
     """Who writes, and when: what every object of one run says alike.
 
     `content_datetime` knows its zone. `region` is how a report writes regions where it has the choice: `scoord` in
-    the image, `scoord3d` in space.
+    the image, `scoord3d` in space, `where-square` in the image unless its pixels are not square.
     """
 
     card: ModelCard

@@ -133,7 +133,8 @@ def _facts(image: Dataset) -> Iterator[_Fact]:
     modality = text_of(image, "Modality")
     if modality in _MODALITIES:
         yield _Fact(codes.DCM.Modality, _MODALITIES[modality])
-    if (region := _region(image)) is not None:
+    # CID 4031 gave the chest another code; a checker of either age refuses the other's, and the row is optional
+    if (region := _region(image)) is not None and region != codes.cid4031.Chest:
         yield _Fact(codes.DCM.TargetRegion, region)
     if (side := _SIDES.get(text_of(image, "ImageLaterality") or text_of(image, "Laterality"))) is not None:
         yield _Fact(codes.DCM.ImageLaterality, side)

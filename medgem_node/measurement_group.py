@@ -126,7 +126,8 @@ def planar(
     else:
         group = sr.PlanarROIMeasurementsAndQualitativeEvaluations(referenced_region=place.region(outline), **content)
         _locate(group, place, outline, numbers)
-    group[0].ContentSequence.extend([*more, comment(said.text)])
+    by = "" if said.text.startswith("AI") else "AI: "  # a viewer lists it among what people measured
+    group[0].ContentSequence.extend([*more, comment(by + said.text)])
     return group
 
 

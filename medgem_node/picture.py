@@ -131,10 +131,12 @@ def spoken(measurement: Measurement) -> str:
 
 
 def _amount(value: float, unit: str) -> str:
-    if unit in ("1", "{ratio}"):
-        return f"{value:.2f}"
+    if unit in ("1", "{ratio}"):  # a ratio, or a score such as Agatston's
+        return f"{value:.0f}" if abs(value) >= 100 else f"{value:.2f}"
     if unit == "mm2" and abs(value) >= 100:
         value, unit = value / 100, "cm2"
+    if unit == "mm3" and abs(value) >= 1000:
+        value, unit = value / 1000, "cm3"
     shown = f"{value:.0f}" if abs(value) >= 10 else f"{value:.1f}"
     return f"{shown}%" if unit == "%" else f"{shown} {unit.replace('{', '').replace('}', '')}"
 

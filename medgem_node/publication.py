@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
 from pydicom import Dataset
 
@@ -28,6 +29,9 @@ log = logging.getLogger(__name__)
 
 ANSWER = "measurement_report"
 """Written where a profile would leave a study without any object."""
+
+
+_LONGEST_SECONDS = 86_400.0  # of an analysis; what says more is not believed
 
 
 class CannotPublish(MedgemError):
@@ -122,7 +126,8 @@ def publish_job(
     originals = [_original(archive.get(key)) for key in job.originals]
     card = find_card(config.models, job.job.model, job.job.version)
     uid = job_uid(pseudonyms, job)
-    at = (job.analysed_at or job.created_at).astimezone()  # local, with offset: dates in DICOM are the site's
+    analysis = _analysis(job, outcome, pseudonyms.uid_map(str(o.SOPInstanceUID) for o in originals))
+    at = _began(job, analysis)
     profile = job.profile or replace(config.profile(), instead={})
     source = Source(card, station(config, pseudonyms), at, profile.region, earlier)
 
@@ -130,7 +135,6 @@ def publish_job(
         made = write_objects(analysis, originals, source, uid, profile)
         return tuple((thing, part10.encode(thing.instance)) for thing in made)
 
-    analysis = _analysis(job, outcome, pseudonyms.uid_map(str(o.SOPInstanceUID) for o in originals))
     try:
         objects = write(analysis, profile)
     except MedgemError as exc:
@@ -191,6 +195,13 @@ def _spare(kind: str, write: Callable[[str], list[Dataset]], uid: Callable[[str]
         thing.SOPInstanceUID = _spare_uid(uid, kind, str(thing.SOPInstanceUID))
         thing.file_meta.MediaStorageSOPInstanceUID = thing.SOPInstanceUID
     return things
+
+
+def _began(job: LedgerJob, analysis: Analysis) -> datetime:
+    """When the analysis began (IHE AIR); local, with offset: dates in DICOM are the site's."""
+    seconds = analysis.seconds if isinstance(analysis.seconds, int | float) else 0.0  # a worker is not trusted
+    lasted = timedelta(seconds=min(max(0.0, seconds), _LONGEST_SECONDS))
+    return ((job.analysed_at or job.created_at) - lasted).astimezone()
 
 
 def _original(data: bytes) -> Dataset:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from medgem_node.errors import ConfigError
 
-REGIONS = ("scoord", "scoord3d")
+REGIONS = ("scoord", "scoord3d", "where-square")
 
 _KIND = re.compile(r"[a-z][a-z0-9_]*(/[a-z0-9]+(-[a-z0-9]+)*)?")
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import chest
+from harness import chest, volume
 from pydicom import Dataset
 from pydicom.uid import ComprehensiveSRStorage
 
@@ -52,7 +52,7 @@ def test_a_shipped_profile_names_writers_and_variants_that_are_there(name: str) 
         ('objects = []', "objects must be a list of writers"),
         ('objects = ["../x"]', "objects must be a list of writers"),
         ('objects = ["heatmap"]\nobject = 1', 'unknown key "object"'),
-        ('objects = ["heatmap"]\nregion = "mm"', 'region = "mm" must be one of scoord, scoord3d'),
+        ('objects = ["heatmap"]\nregion = "mm"', 'region = "mm" must be one of scoord, scoord3d, where-square'),
         ('objects = ["heatmap"]\ninstead = 1', "[instead] holds lines of the form"),
         ('objects = ["heatmap"]\n[instead]\nsegmentation = ["heatmap"]', '"segmentation", which is not among objects'),
         ('objects = ["heatmap", "segmentation"]\n[instead]\nsegmentation = ["heatmap"]', "sent in any case"),
@@ -135,7 +135,10 @@ def test_what_stands_in_is_the_first_that_was_written_and_not_refused(
 
 @pytest.mark.parametrize("kind", SOP_CLASSES)
 def test_the_doctor_asks_for_the_class_that_is_written(film: Dataset, kind: str) -> None:
-    (first, *_) = written(chest.analysis(film), film, profile(kind))
+    of_volume = kind.endswith("/volumes")
+    images = volume.study(4) if of_volume else [film]
+    analysis = volume.analysis(*images) if of_volume else chest.analysis(film)
+    (first, *_) = write_objects(analysis, images, chest.SOURCE, chest.uid, profile(kind))
 
     classes = {SOP_CLASSES[kind][0]}
     if kind == "segmentation/labelmap":  # of masks that overlap a binary one

@@ -16,7 +16,7 @@ from pydicom.valuerep import DSfloat
 from medgem_node import evidence as ev
 from medgem_node import picture
 from medgem_node.answer import REASONS
-from medgem_node.errors import NotAnalysable
+from medgem_node.errors import ConfigError, NotAnalysable
 from medgem_node.evidence import Earlier, Source
 from medgem_node.finding import Analysis
 from medgem_node.geometry import frames, plane, spacing_mm
@@ -30,6 +30,8 @@ _OBLIQUE = 0.05  # a direction's smaller components are not worth a letter: 3 de
 
 def create(source: Source, variant: str = VARIANTS[0]) -> HeatmapWriter:
     """The writer of what the model of `source` answers. Raises ConfigError."""
+    if variant not in VARIANTS:
+        raise ConfigError(f'heatmap has no variant "{variant}"; known are {", ".join(VARIANTS)}')
     return HeatmapWriter(source, variant)
 
 

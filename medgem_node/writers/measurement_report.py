@@ -164,12 +164,15 @@ class ReportWriter:
         """The report."""
         self.source.check(analysis)
         ev.check(analysis, originals)
-        in_space = self.source.region == "scoord3d" and self.variant == "comprehensive-3d"
+        in_space = self.variant == "comprehensive-3d" and _is_in_space(
+            self.source.region, ev.analysed(analysis, originals)
+        )
         run = _Run(self.source, analysis, originals, made, uid, in_space)
         role = _role(self.variant)
+        content = _content(run, _groups(run))[0]
         report = _CLASSES[self.variant](
             evidence=[*(ev.stand_in(o) for o in originals), *made],
-            content=_content(run, _groups(run))[0],
+            content=_root(content),
             series_instance_uid=uid(f"{role}-series"),
             series_number=ev.SERIES_NUMBER["measurement_report"],
             sop_instance_uid=uid(role),
@@ -179,6 +182,7 @@ class ReportWriter:
             is_verified=False,
             previous_versions=self._predecessors(originals[0]) or None,
         )
+        report.ContentSequence = content.ContentSequence
         what = f"findings {self.source.algorithm}" if analysis.applicable else "not analysed"
         ev.finish(report, originals[0], self.source, f"AI: {what}")
         return (report,)
@@ -321,7 +325,8 @@ def _measured(measurement: Measurement) -> sr.Measurement:
     if not math.isfinite(measurement.value):
         raise MedgemError(f"the measurement {measurement.label} is no finite number")
     name, unit = ev.concept(measurement.code), ev.concept(measurement.unit)
-    return sr.Measurement(name, float(measurement.value), unit, method=_METHODS.get(measurement.method))
+    value = round(float(measurement.value), 4)  # what is behind was never measured
+    return sr.Measurement(name, value, unit, method=_METHODS.get(measurement.method))
 
 
 def _number(run: _Run, measurement: Measurement) -> Number:
@@ -350,6 +355,24 @@ def _around(points: Sequence[Point]) -> NDArray[np.float64] | None:
         return None
     xs, ys = [p.x for p in points], [p.y for p in points]
     return ring(Box(min(xs), min(ys), max(xs), max(ys)))
+
+
+def _is_in_space(region: str, images: Sequence[Dataset]) -> bool:
+    """Whether regions are written in space: where `where-square` would leave one displaced, see `viewer_profile`."""
+    if region != "where-square":
+        return region == "scoord3d"
+    places = (plane(image, frame) for image in images for frame in range(1, frames(image) + 1))
+    return any(place is not None and not math.isclose(*place.spacing_mm, rel_tol=1e-3) for place in places)
+
+
+def _root(content: Dataset) -> Dataset:
+    """The top content item alone: highdicom copies and parses what it is given twice, which takes half the time."""
+    root = Dataset()
+    for element in content:
+        if element.keyword != "ContentSequence":
+            root.add(element)
+    root.ContentSequence = []
+    return root
 
 
 def _content(run: _Run, groups: Sequence[sr.Template]) -> sr.MeasurementReport:

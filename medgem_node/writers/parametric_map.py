@@ -16,6 +16,7 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from medgem_node import evidence as ev
+from medgem_node.errors import ConfigError
 from medgem_node.evidence import Source
 from medgem_node.finding import Analysis, Heatmap
 from medgem_node.geometry import frames, functional_group, spacing_mm
@@ -23,7 +24,7 @@ from medgem_node.header import ascii_, carry, text_of
 from medgem_node.volume import Slice, Volume, decimal, volumes
 from medgem_node.writers.heatmap import replaces
 
-VARIANTS = ("float",)
+VARIANTS = ("float", "volumes")
 
 _REGIONS = {
     "ABDOMEN": codes.SCT.Abdomen,
@@ -37,6 +38,8 @@ _REGIONS = {
 
 def create(source: Source, variant: str = VARIANTS[0]) -> ParametricMapWriter:
     """The writer of what the model of `source` answers. Raises ConfigError."""
+    if variant not in VARIANTS:
+        raise ConfigError(f'parametric_map has no variant "{variant}"; known are {", ".join(VARIANTS)}')
     return ParametricMapWriter(source, variant)
 
 
@@ -54,7 +57,7 @@ class _Part:
 
 @dataclass(frozen=True, slots=True)
 class ParametricMapWriter:
-    """One object for each heatmap over each radiograph, or over each volume."""
+    """One object for each heatmap over each radiograph, or over each volume; the variant `volumes`: those only."""
 
     source: Source
     variant: str = VARIANTS[0]
@@ -71,7 +74,8 @@ class ParametricMapWriter:
         if not analysis.applicable or not analysis.heatmaps:
             return ()
         ev.check(analysis, originals)
-        return tuple(self._map(part, uid) for part in _parts(analysis, originals))
+        parts = (p for p in _parts(analysis, originals) if self.variant == "float" or p.volume.is_placed)
+        return tuple(self._map(part, uid) for part in parts)
 
     def _map(self, part: _Part, uid: Callable[[str], str]) -> Dataset:
         headers = _headers(part, uid(f"frame-of-reference-{part.series}"))

@@ -140,7 +140,7 @@ def test_findings_segments_and_heatmap_of_a_film_are_shown_at_their_place(room: 
     seen = room.look(film, ("OT", "SEG", "SR"))
 
     assert len(seen.measurements) == 5
-    assert_drawn(seen, "Cardiomegaly 71%, Cardiothoracic ratio 0.55", analysis.findings[0].box, film)
+    assert_drawn(seen, "AI: Cardiomegaly 71%, Cardiothoracic ratio 0.55", analysis.findings[0].box, film)
     width = seen.measurement("Cardiac width 127 mm")
     ends = [(p.x, p.y) for p in analysis.measurements[0].points]
     assert np.abs(seen.shots["SR"].drawn[width["uid"]] - ends).max() < TOLERANCE_PIXELS
@@ -161,7 +161,7 @@ def test_what_is_absent_in_a_real_film_is_not_shown_as_found(room: Room) -> None
 
     assert len(seen.measurements) == 5
     assert not any("Cardiomegaly" in str(m.get("finding")) for m in seen.measurements)
-    assert seen.measurement("No cardiomegaly by AI, Cardiothoracic ratio 0.43, probability of cardiomegaly 12%")
+    assert seen.measurement("AI: No cardiomegaly by AI, Cardiothoracic ratio 0.43, probability of cardiomegaly 12%")
 
 
 def test_the_viewer_shows_why_nothing_was_analysed(room: Room) -> None:
@@ -172,7 +172,7 @@ def test_the_viewer_shows_why_nothing_was_analysed(room: Room) -> None:
 
     seen = room.look(film, ("SR",))
 
-    assert [m["label"] for m in seen.measurements] == ["Not analysed: the image is a lateral view"]
+    assert [m["label"] for m in seen.measurements] == ["AI: Not analysed: the image is a lateral view"]
     assert [m.get("finding") for m in seen.measurements] == ["DCM:111225:Not Attempted"]
 
 

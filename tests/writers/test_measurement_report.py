@@ -92,7 +92,7 @@ def test_a_finding_is_a_group_with_its_box_its_probability_and_its_site(write, f
     report = write(analysis, [film])["SR 1"]
 
     group = _groups(report)[0]
-    assert group[COMMENT][0].TextValue == "Cardiomegaly 71%, Cardiothoracic ratio 0.55"
+    assert group[COMMENT][0].TextValue == "AI: Cardiomegaly 71%, Cardiothoracic ratio 0.55"
     assert group[FINDING][0].ConceptCodeSequence[0].CodeValue == chest.CARDIOMEGALY.value
     assert group[codes.SCT.FindingSite.value][0].ConceptCodeSequence[0].CodeValue == chest.HEART.value
     x0, y0, x1, y1 = analysis.findings[0].box.xyxy
@@ -127,7 +127,7 @@ def test_a_ratio_stands_with_its_finding_and_has_both_its_lines(write, film: Dat
 def test_a_width_is_a_length_that_a_viewer_restores(write, film: Dataset) -> None:
     report = write(chest.analysis(film), [film])["SR 1"]
 
-    group = next(g for g in _groups(report) if g[COMMENT][0].TextValue.startswith("Cardiac width"))
+    group = next(g for g in _groups(report) if g[COMMENT][0].TextValue.startswith("AI: Cardiac width"))
 
     assert group["112039"][0].TextValue.startswith("Cornerstone3DTools@^0.1.0:Length:")
     assert len(group[REGION][0].GraphicData) == 4
@@ -137,7 +137,7 @@ def test_a_lungs_area_names_its_segment_and_shares_its_tracking_uid(write, film:
     results = write(chest.analysis(film), [film])
     report, seg = results["SR 1"], results["SEG 1"]
 
-    group = next(g for g in _groups(report) if g[COMMENT][0].TextValue.startswith("Left lung area"))
+    group = next(g for g in _groups(report) if g[COMMENT][0].TextValue.startswith("AI: Left lung area"))
 
     reference = group[codes.DCM.SourceOfMeasurement.value][0].ReferencedSOPSequence[0]
     segment = seg.SegmentSequence[int(reference.ReferencedSegmentNumber) - 1]
@@ -162,7 +162,7 @@ def test_an_absent_finding_is_nowhere_coded_as_found(write, film: Dataset) -> No
     report = write(chest.analysis(film, probability=0.12, ratio=0.43), [film])["SR 1"]
 
     group = _groups(report)[0]
-    assert group[COMMENT][0].TextValue.startswith("No cardiomegaly by AI, Cardiothoracic ratio 0.43")
+    assert group[COMMENT][0].TextValue.startswith("AI: No cardiomegaly by AI, Cardiothoracic ratio 0.43")
     assert group[FINDING][0].ConceptCodeSequence[0].CodeValue == chest.HEART.value
     assert group[chest.CARDIOMEGALY.value][0].ConceptCodeSequence[0].CodeValue == codes.SCT.Absent.value
     looked_for = next(i for i in report.ContentSequence if _name(i) == "C0034375").ContentSequence
@@ -223,7 +223,7 @@ def test_a_study_that_was_not_analysed_is_answered_with_a_coded_reason(
 
     (group,) = _groups(report)
     assert group[FINDING][0].ConceptCodeSequence[0].CodeValue == code
-    assert _comments(report) == ["Not analysed: the image is a lateral view"]
+    assert _comments(report) == ["AI: Not analysed: the image is a lateral view"]
     assert report.SeriesDescription == "AI: not analysed (research use only)"
 
 
@@ -257,7 +257,7 @@ def test_strangers_headers_are_answered_too(write, changes: dict[str, object]) -
 
     report = write(refusal, [_stranger(**changes)])["SR 1"]
 
-    assert _comments(report) == ["Not analysed: the pixels cannot be decoded"]
+    assert _comments(report) == ["AI: Not analysed: the pixels cannot be decoded"]
     for keyword in ("PatientID", "PatientName", "StudyDate", "AccessionNumber", "StudyID", "PatientSex"):
         assert keyword in report
 
@@ -276,7 +276,7 @@ def test_invalid_values_are_answered_as_they_came(write, changes: dict[str, str]
 
     report = write(refusal, [film])["SR 1"]
 
-    assert _comments(report) == ["Not analysed: the header is not valid"]
+    assert _comments(report) == ["AI: Not analysed: the header is not valid"]
 
 
 def test_an_analysis_without_any_result_says_so(write, film: Dataset) -> None:
@@ -435,7 +435,6 @@ def test_the_library_says_how_a_film_was_taken(film: Dataset) -> None:
 
     assert _facts(group) == {
         "Modality": "DX",
-        "Target Region": codes.cid4031.Chest.value,
         "Image Laterality": codes.cid244.Right.value,
         "Study Date": "20260302",
         "Study Time": "093000",
@@ -502,7 +501,7 @@ def test_a_finding_in_a_volume_has_its_key_slice_and_its_whole_segment(slices: l
 
     drawn, whole = (g for g in groups if seg.SegmentSequence[0].TrackingUID == g[TRACKING][0].UID)
     assert _referenced(drawn[REGION][0]) == {analysis.findings[0].image}
-    assert drawn[COMMENT][0].TextValue.startswith("Lung nodule 93%, Nodule volume")
+    assert drawn[COMMENT][0].TextValue.startswith("AI: Lung nodule 93%, Nodule volume")
     (reference,) = whole[codes.DCM.ReferencedSegment.value]
     assert reference.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == seg.SOPInstanceUID
     assert reference.ReferencedSOPSequence[0].ReferencedSegmentNumber == 1
@@ -518,7 +517,7 @@ def test_an_agatston_score_names_its_method(slices: list[Dataset]) -> None:
     groups = _groups(_report(analysis, slices))
 
     score = next(g[volume.AGATSTON.value][0] for g in groups if volume.AGATSTON.value in g)
-    assert float(score.MeasuredValueSequence[0].FloatingPointValue) == analysis.measurements[1].value > 0
+    assert float(score.MeasuredValueSequence[0].FloatingPointValue) == round(analysis.measurements[1].value, 4) > 0
     (method,) = (i for i in score.ContentSequence if _name(i) == codes.SCT.MeasurementMethod.value)
     assert _value(method) == codes.DCM.AgatstonScoringMethod.value
 
@@ -579,6 +578,15 @@ def test_a_region_in_space_is_where_the_box_was(slices: list[Dataset]) -> None:
     x0, y0, x1, y1 = finding.box.xyxy
     assert np.allclose(back, [(x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0)], atol=1e-4)
     assert np.allclose((positions - plane(key).position_mm) @ plane(key).normal, 0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("across_mm", "written"), [(0.7, "SCOORD"), (0.9, "SCOORD3D")])
+def test_regions_go_into_space_where_pixels_are_not_square(across_mm: float, written: str) -> None:
+    slices = volume.study(6, 64, 56, spacing_mm=(2.5, 0.7, across_mm))
+
+    report = _report(volume.analysis(*slices), slices, region="where-square")
+
+    assert {i.ValueType for i in _items(report)} & {"SCOORD", "SCOORD3D"} == {written}
 
 
 @pytest.mark.parametrize("variant", ["comprehensive", "enhanced"])
@@ -656,7 +664,7 @@ def _spoken(analysis: Analysis) -> list[tuple[str, float]]:
     of_findings = [m for f in analysis.findings for m in f.measurements]
     measured = dict.fromkeys((*analysis.measurements, *of_findings))
     probabilities = [("122157", round(100 * f.probability, 2)) for f in analysis.findings]
-    return sorted([*probabilities, *((m.code.value, m.value) for m in measured)])
+    return sorted([*probabilities, *((m.code.value, round(m.value, 4)) for m in measured)])
 
 
 @pytest.mark.parametrize("variant", ["comprehensive-3d", "comprehensive", "enhanced"])

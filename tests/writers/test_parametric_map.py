@@ -87,6 +87,14 @@ def test_nothing_is_written_of_nothing() -> None:
     assert maps(refused, [film]) == []
 
 
+def test_the_map_of_a_film_is_left_out_where_viewers_show_it_wrong() -> None:
+    film, slices = chest.film(64, 48), volume.study(4)
+    writer = parametric_map.create(chest.SOURCE, "volumes")
+
+    assert writer.write(chest.analysis(film), [film], [], chest.uid) == ()
+    assert len(writer.write(volume.analysis(*slices), slices, [], chest.uid)) == 1
+
+
 def test_values_are_spread_evenly_over_the_whole_image() -> None:
     film = chest.film(120, 90)
     slope = (np.arange(32, dtype=np.float32) + 0.5) / 32  # rises by one over the image's width
