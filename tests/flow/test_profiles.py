@@ -65,9 +65,9 @@ def analysed(us: Whole, *films: Dataset) -> None:
     answer(us, *films)
 
 
-def answer(us: Whole, *films: Dataset) -> None:
+def answer(us: Whole, *films: Dataset, seconds: float = 0.0) -> None:
     (job,) = us.node.ledger.jobs(JobState.QUEUED)
-    said = replace(chest.analysis(*films), model=job.job.model, version=job.job.version)
+    said = replace(chest.analysis(*films), model=job.job.model, version=job.job.version, seconds=seconds)
     pseudonyms = {str(f.SOPInstanceUID): us.node.pseudonyms.uid(str(f.SOPInstanceUID)) for f in films}
     outcome = Outcome(job.job.job_id, said.renamed(pseudonyms))
     us.node.exchange.put(job.job.outcome_key, encode_outcome(outcome))
@@ -263,6 +263,19 @@ def test_a_profile_that_changes_after_the_job_was_prepared_does_not_change_its_r
             run(us)
 
         assert kinds([a.dataset for a in pacs.arrivals]) == ["OT", "SEG", "SR"]
+
+
+def test_the_content_time_is_when_the_analysis_began(make_config: MakeConfig, film: Dataset) -> None:
+    with FakePacs() as pacs, node_of(make_config, pacs) as us:
+        prepared(us, film)
+        (job,) = us.node.ledger.jobs(JobState.QUEUED)
+        answer(us, film, seconds=90.0)
+        run(us)
+
+        analysed_at = us.node.ledger.job(job.job.job_id).analysed_at
+        report = next(a.dataset for a in pacs.arrivals if a.dataset.Modality == "SR")
+        began = (analysed_at - timedelta(seconds=90)).astimezone()
+        assert report.ContentDate + report.ContentTime == began.strftime("%Y%m%d%H%M%S")
 
 
 def test_another_profile_gives_other_uids(make_config: MakeConfig, film: Dataset) -> None:
