@@ -141,7 +141,7 @@ def test_findings_segments_and_heatmap_of_a_film_are_shown_at_their_place(room: 
 
     assert len(seen.measurements) == 5
     assert_drawn(seen, "AI: Cardiomegaly 71%, Cardiothoracic ratio 0.55", analysis.findings[0].box, film)
-    width = seen.measurement("Cardiac width 127 mm")
+    width = seen.measurement("AI: Cardiac width 127 mm")
     ends = [(p.x, p.y) for p in analysis.measurements[0].points]
     assert np.abs(seen.shots["SR"].drawn[width["uid"]] - ends).max() < TOLERANCE_PIXELS
     assert_image_lies_there(seen.shots["open"], film.pixel_array > 1700)
@@ -187,9 +187,9 @@ def test_findings_segments_and_heatmap_of_a_ct_are_shown_at_their_place(room: Ro
     key = next(s for s in slices if s.SOPInstanceUID == nodule.image)
     labels = " / ".join(m["label"] for m in seen.measurements)
     assert all(said in labels for said in ("Lung nodule 93%", "Coronary calcification 84%", "No pleural effusion"))
-    found = seen.measurement("Lung nodule 93%")
+    found = seen.measurement("AI: Lung nodule 93%")
     assert (found["finding"], found["sites"]) == ("SCT:427359005:Solitary nodule of lung", ["SCT:39607008:Lung"])
-    assert_drawn(seen, "Lung nodule 93%", nodule.box, key)
+    assert_drawn(seen, "AI: Lung nodule 93%", nodule.box, key)
     assert_image_lies_there(seen.shots["SR"], volume.pixels(key)[0] > -400)
     for mask in analysis.masks:
         for image in slices:
@@ -213,7 +213,7 @@ def test_regions_in_space_are_drawn_right_on_oblique_images_of_unequal_spacing(r
     seen = room.look(images[0], ("SEG", "SR"), jump="odule")
 
     key = next(image for image in images if image.SOPInstanceUID == nodule.image)
-    assert_drawn(seen, "Lung nodule 93%", nodule.box, key, nodule.frame)
+    assert_drawn(seen, "AI: Lung nodule 93%", nodule.box, key, nodule.frame)
     assert_image_lies_there(seen.shots["SR"], volume.pixels(key)[nodule.frame - 1 if kind == "enhanced" else 0] > -400)
     assert_overlaid(seen, analysis.masks[0].plane(nodule.image, nodule.frame), "Nodule", nodule.image, nodule.frame)
 
