@@ -161,6 +161,9 @@ class PresentationStateWriter:
         ev.finish(state, sheets[0].original, self.source, f"AI marks {self.source.algorithm}")
         state.PresentationCreationDate, state.PresentationCreationTime = state.ContentDate, state.ContentTime
         del state.ContentDate, state.ContentTime  # of no module of this IOD
+        model = state.ContributingEquipmentSequence[0]
+        # without its zone, as the times above: dcmtk's reader of presentation states rejects one east of UTC
+        model.ContributionDateTime = self.source.content_datetime.strftime("%Y%m%d%H%M%S")
 
 
 _LINES = _Layer(1000, "AI MEASUREMENTS", "Lines that the AI measured", _LINES_RGB)

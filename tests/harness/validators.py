@@ -39,9 +39,6 @@ ALLOWED = {
         r"W: Check for template constraints not yet supported",  # of dcmtk itself, for every template
         r"W: .*VR checker does not support",  # character sets of more than one byte
     ),
-    "dcmpschk": (
-        r"Type DT\W+(E:\s+)?Attribute value\s+: \[\d{14}\+\d{4}\]",  # takes -0500, rejects +0500: PS3.5 6.2 has both
-    ),
     "dicom-validator": (
         r"\(0018,1002\) \(Device UID\) is unexpected",  # of Contributing Equipment; younger than these tables
     ),
