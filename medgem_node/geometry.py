@@ -6,6 +6,7 @@ column. Image Position (Patient) is the *centre* of the first pixel (PS3.3 C.7.6
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,6 +103,12 @@ def plane(original: Dataset, frame: int = 1) -> Plane | None:
     if not all(0.9 < length < 1.1 for length in lengths) or abs(float(across @ down)) > 0.01:
         return None
     return Plane(_triple(position), _triple(across / lengths[0]), _triple(down / lengths[1]), spacing)
+
+
+def are_pixels_square(original: Dataset) -> bool:
+    """False if any frame that has a place in space has rows and columns that are not equally far apart."""
+    places = (plane(original, frame) for frame in range(1, frames(original) + 1))
+    return all(place is None or math.isclose(*place.spacing_mm, rel_tol=1e-3) for place in places)
 
 
 def is_projection(original: Dataset) -> bool:

@@ -101,7 +101,19 @@ def identify(target: Dataset, original: Dataset) -> None:
     for keyword in TYPE_2:
         if keyword not in target:
             setattr(target, keyword, "")
+    _drop_incomplete(target)
     _request(target, original)
+
+
+def _drop_incomplete(target: Dataset) -> None:
+    """Other IDs that are none: de-identification leaves items without what makes them valid (PS3.3 C.7.1.1)."""
+    items = target.get("OtherPatientIDsSequence")
+    if items is None:
+        return
+    whole = [item for item in items if item.get("PatientID") and item.get("TypeOfPatientID")]
+    del target.OtherPatientIDsSequence
+    if whole:
+        target.OtherPatientIDsSequence = whole
 
 
 def _request(target: Dataset, original: Dataset) -> None:

@@ -120,7 +120,9 @@ class HeatmapWriter:
         capture.BurnedInAnnotation = "YES"
         capture.DerivationDescription = f"Drawn over the source image by {self.source.algorithm}, {ev.RESEARCH}"
         capture.PatientOrientation = _orientation(original, frame)
-        carry(capture, original, ["PatientOrientation", "BodyPartExamined"])
+        carry(capture, original, ["PatientOrientation", "BodyPartExamined", "Laterality"])
+        if "BodyPartExamined" not in capture and "Laterality" not in capture:
+            capture.Laterality = ""  # General Series wants it where nobody says what is shown (2C)
         reference = Dataset()
         reference.ReferencedSOPClassUID = original.SOPClassUID
         reference.ReferencedSOPInstanceUID = original.SOPInstanceUID

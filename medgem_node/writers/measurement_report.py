@@ -25,7 +25,7 @@ from medgem_node import evidence as ev
 from medgem_node.errors import ConfigError, MedgemError
 from medgem_node.evidence import Source
 from medgem_node.finding import Analysis, Box, Code, Finding, Measurement, Point
-from medgem_node.geometry import frames, plane, size
+from medgem_node.geometry import are_pixels_square, frames, plane, size
 from medgem_node.header import ascii_, text_of
 from medgem_node.image_library import library
 from medgem_node.measurement_group import (
@@ -164,9 +164,8 @@ class ReportWriter:
         """The report."""
         self.source.check(analysis)
         ev.check(analysis, originals)
-        in_space = self.variant == "comprehensive-3d" and _is_in_space(
-            self.source.region, ev.analysed(analysis, originals)
-        )
+        displaced = self.source.region == "where-square" and not all(map(are_pixels_square, originals))
+        in_space = self.variant == "comprehensive-3d" and (displaced or self.source.region == "scoord3d")
         run = _Run(self.source, analysis, originals, made, uid, in_space)
         role = _role(self.variant)
         content = _content(run, _groups(run))[0]
@@ -207,11 +206,16 @@ def _groups(run: _Run) -> list[sr.Template]:
         return [_of_study(run, f"Not analysed: {run.analysis.detail or run.analysis.reason}")]
     groups = [_of_study(run, picture.doubt(run.analysis))] if run.analysis.detail else []
     groups += [group for finding in run.analysis.findings for group in _of_finding(run, finding)]
-    grouped = {m for finding in run.analysis.findings for m in _measurements_of(run, finding)}
-    groups += [g for m in run.analysis.measurements if m not in grouped for g in _of_measurement(run, m)]
+    groups += [group for measurement in _ungrouped(run) for group in _of_measurement(run, measurement)]
     if not groups:  # OHIF needs one group, and a reader the truth
         groups.append(_of_study(run, "AI ran and reports neither a finding nor a measurement", with_status=False))
     return groups
+
+
+def _ungrouped(run: _Run) -> list[Measurement]:
+    """Those that stand with no finding."""
+    grouped = {m for finding in run.analysis.findings for m in _measurements_of(run, finding)}
+    return [m for m in run.analysis.measurements if m not in grouped]
 
 
 def _of_study(run: _Run, text: str, *, with_status: bool = True) -> sr.Template:
@@ -219,10 +223,9 @@ def _of_study(run: _Run, text: str, *, with_status: bool = True) -> sr.Template:
 
     Silence could be read as a normal result.
     """
-    place = run.whole()
     status = sr.CodedConcept.from_code(answer.status(run.analysis)) if with_status else None
     said = Said(ascii_(text, 1024), run.track("whole"), run.algorithm(), finding=status)
-    return planar(place, None, said, more=run.pictures(place))
+    return planar(run.whole(), None, said, more=run.pictures(run.whole()))
 
 
 def _measurements_of(run: _Run, finding: Finding) -> list[Measurement]:
@@ -245,7 +248,7 @@ def _of_finding(run: _Run, finding: Finding) -> list[sr.Template]:
     place = run.place(finding.image, finding.frame)
     measured = _measurements_of(run, finding)
     segment = run.segment(finding.image, finding.mask)
-    in_volume = segment is not None and _is_of_volume(place)
+    in_volume = segment is not None and _is_of_volume(run, place)
     of_segment = [m for m in measured if in_volume and m.mask == finding.mask]
     site = ev.concept(finding.site) if finding.site else None
     probability = sr.Measurement(codes.DCM.Probability, round(100 * finding.probability, 2), codes.UCUM.Percent)
@@ -274,12 +277,14 @@ def _is_of_whole(measurement: Measurement, finding: Finding, place: Place) -> bo
     return bool(measurement.mask) and measurement.mask == finding.mask and is_in_space
 
 
-def _is_of_volume(place: Place) -> bool:
+def _is_of_volume(run: _Run, place: Place) -> bool:
     """Whether its segments have groups of their own.
 
-    Not beside regions in space: PixelMed (2022), by which IHE AIR is tested, takes those groups for such of segments.
+    Not beside regions in space, nor in a report of one thing only: PixelMed (2022), by which IHE AIR is tested, then
+    takes one kind of group for the other.
     """
-    return place.space is None and plane(place.original, place.frame) is not None
+    things = len(run.analysis.findings) + len(_ungrouped(run)) + bool(run.analysis.detail)
+    return things > 1 and place.space is None and plane(place.original, place.frame) is not None
 
 
 def _site(code: sr.CodedConcept | None, laterality: Code | None) -> sr.FindingSite | None:
@@ -297,7 +302,7 @@ def _of_measurement(run: _Run, measurement: Measurement) -> list[sr.Template]:
     """A group of its own: a line that OHIF shows as a length, the outline of a segment, or a box around all points."""
     place = run.place(measurement.image, measurement.frame)
     segment = run.segment(measurement.image, measurement.mask)
-    in_volume = segment is not None and _is_of_volume(place)
+    in_volume = segment is not None and _is_of_volume(run, place)
     number = _number(run, measurement)
     mask = next((m for m in run.analysis.masks if m.label == measurement.mask), None)
     if measurement.mask:
@@ -357,20 +362,10 @@ def _around(points: Sequence[Point]) -> NDArray[np.float64] | None:
     return ring(Box(min(xs), min(ys), max(xs), max(ys)))
 
 
-def _is_in_space(region: str, images: Sequence[Dataset]) -> bool:
-    """Whether regions are written in space: where `where-square` would leave one displaced, see `viewer_profile`."""
-    if region != "where-square":
-        return region == "scoord3d"
-    places = (plane(image, frame) for image in images for frame in range(1, frames(image) + 1))
-    return any(place is not None and not math.isclose(*place.spacing_mm, rel_tol=1e-3) for place in places)
-
-
 def _root(content: Dataset) -> Dataset:
     """The top content item alone: highdicom copies and parses what it is given twice, which takes half the time."""
     root = Dataset()
-    for element in content:
-        if element.keyword != "ContentSequence":
-            root.add(element)
+    root.update({element.tag: element for element in content if element.keyword != "ContentSequence"})
     root.ContentSequence = []
     return root
 

@@ -52,3 +52,15 @@ def test_dciodvfy_accepts_the_orders(write, tmp_path: Path) -> None:
         result.save_as(path, enforce_file_format=True)
         said = subprocess.run(["dciodvfy", "-new", str(path)], capture_output=True, text=True, timeout=60)
         assert [line for line in (said.stdout + said.stderr).splitlines() if line.startswith("Error")] == []
+
+
+def test_other_ids_that_were_emptied_are_not_carried_over(write) -> None:
+    whole, emptied = Dataset(), Dataset()
+    whole.PatientID, whole.TypeOfPatientID = "OTHER7", "TEXT"
+    emptied.IssuerOfPatientID = "Hospital A"
+
+    first = write(chest.analysis(film := chest.film(64, 48, OtherPatientIDsSequence=[whole, emptied])), [film])
+    second = write(chest.analysis(film := chest.film(64, 48, OtherPatientIDsSequence=[emptied])), [film])
+
+    assert [i.PatientID for i in first["SR 1"].OtherPatientIDsSequence] == ["OTHER7"]
+    assert "OtherPatientIDsSequence" not in second["SR 1"]

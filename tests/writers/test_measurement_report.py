@@ -511,6 +511,16 @@ def test_a_finding_in_a_volume_has_its_key_slice_and_its_whole_segment(slices: l
     assert volume.VOLUME.value not in drawn
 
 
+def test_a_report_of_one_thing_has_one_group_for_it(slices: list[Dataset]) -> None:
+    whole = volume.analysis(*slices)
+    analysis = replace(whole, findings=whole.findings[:1], measurements=())
+
+    (group,) = _groups(_report(analysis, slices))
+
+    assert volume.VOLUME.value in group
+    assert REGION in group
+
+
 def test_an_agatston_score_names_its_method(slices: list[Dataset]) -> None:
     analysis = volume.analysis(*slices)
 
