@@ -15,6 +15,8 @@ from pydicom import Dataset
 
 from medgem_node.header import text_of
 
+_MOST_FRAMES = 20_000  # of an image without functional groups; what says more is not believed
+
 
 @dataclass(frozen=True, slots=True)
 class Plane:
@@ -62,11 +64,21 @@ def size(original: Dataset) -> tuple[int, int]:
 
 
 def frames(original: Dataset) -> int:
-    """How many frames the image has."""
+    """How many frames the image has: what it says, but no more than it can hold."""
     try:
-        return max(1, int(original.get("NumberOfFrames") or 1))
-    except (TypeError, ValueError):
+        count = int(original.get("NumberOfFrames") or 1)
+    except (TypeError, ValueError, OverflowError):
         return 1
+    return max(1, min(count, _most_frames(original))) if count > 1 else 1
+
+
+def _most_frames(original: Dataset) -> int:
+    groups = original.get("PerFrameFunctionalGroupsSequence")
+    if groups:
+        return len(groups)
+    pixels = original.get("PixelData")
+    rows, columns = size(original)
+    return min(_MOST_FRAMES, len(pixels) * 8 // max(1, rows * columns)) if isinstance(pixels, bytes) else _MOST_FRAMES
 
 
 def spacing_mm(original: Dataset, frame: int = 1) -> tuple[float, float] | None:
