@@ -239,3 +239,13 @@ def nrrd(path: Path) -> tuple[np.ndarray, np.ndarray]:
     columns = [[float(v) for v in vector.strip("()").split(",")] for vector in fields["space directions"].split()]
     origin = [float(v) for v in fields["space origin"].strip("()").split(",")]
     return np.frombuffer(data, kind).reshape(sizes[::-1]), np.column_stack([*columns, origin])
+
+
+def test_no_number_of_frames_is_believed_that_an_image_cannot_hold() -> None:
+    film, volume_of_six = chest.film(64, 48), volume.enhanced(6)
+
+    for said in (2_000_000_000, 10**30):
+        film.NumberOfFrames = said
+        assert frames(film) <= 16  # as many as there would be of one bit a pixel
+    volume_of_six.NumberOfFrames = 2_000_000_000
+    assert frames(volume_of_six) == 6
