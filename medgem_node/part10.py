@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import struct
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from typing import Any
 
@@ -37,8 +38,21 @@ def encode(dataset: Dataset) -> bytes:
     """The data set as a Part 10 file with preamble and file meta information. Raises NotUnderstood."""
     check_depth(dataset)
     buffer = BytesIO()
-    dataset.save_as(buffer, enforce_file_format=True)
+    with without_collection():
+        dataset.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()
+
+
+@contextmanager
+def without_collection() -> Iterator[None]:
+    """While thousands of data sets are made or written: each collection walks them all, a quarter of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def decode(data: bytes, *, headers_only: bool = False, tags: Iterable[Any] | None = None) -> Dataset:

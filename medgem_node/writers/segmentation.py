@@ -26,6 +26,7 @@ from medgem_node.finding import Analysis, Bits, Mask, packed
 from medgem_node.frame_groups import item, reference
 from medgem_node.geometry import frames, spacing_mm
 from medgem_node.header import ascii_, carry
+from medgem_node.part10 import without_collection
 from medgem_node.volume import Volume, decimal, volumes
 
 VARIANTS = ("binary", "fractional", "labelmap")
@@ -86,9 +87,10 @@ class SegmentationWriter:
         ev.check(analysis, originals)
         masks = [_Packed(mask, packed(mask.pixels), mask.order()) for mask in analysis.masks]
         written = []
-        for volume in volumes(ev.analysed(analysis, originals)):
-            if segments := _segments(masks, volume):
-                written.append(self._segmentation(analysis, volume, segments, uid))
+        with without_collection():
+            for volume in volumes(ev.analysed(analysis, originals)):
+                if segments := _segments(masks, volume):
+                    written.append(self._segmentation(analysis, volume, segments, uid))
         return tuple(written)
 
     def _segmentation(
