@@ -4,8 +4,8 @@
 
 Each run is a process of its own, since peak memory is a process's; on a busy machine its CPU time says more. Our time
 is from packed masks to the bytes of the file; the CPU time of the whole process, with its start, the headers and the
-packing, stands beside it. dcmqi's is the run of its command, on masks in NRRD and the same source slices. It is sought
-on PATH and among medgem's viewer tools, with SimpleITK to write its input.
+packing, stands beside it. dcmqi's is the run of its command, on masks in NRRD and the same source slices. It is
+the one that scripts/install-viewer installs, else the one on PATH.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import resource
-import shutil
 import statistics
 import subprocess
 import sys
@@ -22,13 +21,15 @@ import tempfile
 import time
 from pathlib import Path
 
-TOOLS = Path(os.environ.get("MEDGEM_TOOLS", "~/.cache/medgem-tools")).expanduser() / ".venv" / "bin"
-_TO_NRRD = """
-import sys, numpy, SimpleITK
-labels = numpy.load(sys.argv[1])
-image = SimpleITK.GetImageFromArray(labels)
-image.SetSpacing([0.7, 0.7, 2.5])
-SimpleITK.WriteImage(image, sys.argv[2])
+_NRRD = """NRRD0004
+type: unsigned char
+dimension: 3
+space: left-posterior-superior
+sizes: {columns} {rows} {slices}
+space directions: (0.7,0,0) (0,0.7,0) (0,0,2.5)
+space origin: (0,0,0)
+encoding: raw
+
 """
 
 
@@ -64,7 +65,7 @@ def _compare(asked: argparse.Namespace, folder: Path) -> None:
             theirs.append(_timed(command))
     _say("medgem-node", ours, folder / "ours.dcm")
     if not theirs:
-        print("dcmqi        absent: neither itkimage2segimage nor SimpleITK was found")
+        print("dcmqi        absent: run scripts/install-viewer")
         return
     _say("dcmqi", theirs, folder / "theirs.dcm")
     keys = ("seconds", "cpu_seconds", "process_cpu_seconds", "peak_mb")
@@ -149,18 +150,21 @@ def _ours(folder: Path, segments: int) -> dict[str, float]:
 
 def _tool(folder: Path) -> list[str] | None:
     """The command of dcmqi, with its masks written; None if it is not there."""
-    python = next((p for p in (TOOLS / "python", Path(sys.executable)) if _has_itk(p)), None)
-    command = shutil.which("itkimage2segimage", path=f"{TOOLS}{os.pathsep}{os.environ.get('PATH', '')}")
-    if python is None or command is None:
+    import numpy as np
+
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from harness import validators
+
+    command = validators.program("itkimage2segimage")
+    if command is None:
         return None
-    subprocess.run([python, "-c", _TO_NRRD, folder / "labels.npy", folder / "labels.nrrd"], check=True)
+    labels = np.load(folder / "labels.npy")
+    slices, rows, columns = labels.shape
+    head = _NRRD.format(slices=slices, rows=rows, columns=columns).encode()
+    (folder / "labels.nrrd").write_bytes(head + labels.tobytes())
     inputs = ["--inputImageList", folder / "labels.nrrd", "--inputDICOMDirectory", folder / "slices"]
     outputs = ["--inputMetadata", folder / "meta.json", "--outputDICOM", folder / "theirs.dcm"]
     return [str(part) for part in (command, *inputs, *outputs)]
-
-
-def _has_itk(python: Path) -> bool:
-    return python.exists() and subprocess.run([python, "-c", "import SimpleITK"], capture_output=True).returncode == 0
 
 
 def _timed(command: list[str]) -> dict[str, float]:

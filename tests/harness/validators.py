@@ -54,7 +54,7 @@ REPORTS = (Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage)
 
 def missing(*programs: str) -> str:
     """What is not installed, as a reason to skip; empty if all is there."""
-    absent = [program for program in programs or PROGRAMS if not _path(program)]
+    absent = [name for name in programs or PROGRAMS if not program(name)]
     if not absent and "validate_iods" in (programs or PROGRAMS) and not _standard().exists():
         absent = ["dicom-validator's standard"]
     return f"{', '.join(absent)} not installed: run scripts/install-viewer" if absent else ""
@@ -273,18 +273,19 @@ def _kept(program: str, errors: Iterable[str]) -> list[str]:
     return [e for e in errors if e.strip() and not any(re.search(known, e) for known in ALLOWED.get(program, ()))]
 
 
-def _path(program: str) -> str | None:
-    ours = viewer_folder() / "validators/bin" / program
-    return str(ours) if ours.exists() else shutil.which(program)
+def program(name: str) -> str | None:
+    """Where a program is: as scripts/install-viewer put it, else on PATH."""
+    ours = viewer_folder() / "validators/bin" / name
+    return str(ours) if ours.exists() else shutil.which(name)
 
 
 def _standard() -> Path:
     return viewer_folder() / "validators/standard"
 
 
-def _run(program: str, *options: object, only_errors: bool = False) -> tuple[int, list[str]]:
-    path = _path(program)
-    assert path, missing(program)
+def _run(name: str, *options: object, only_errors: bool = False) -> tuple[int, list[str]]:
+    path = program(name)
+    assert path, missing(name)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([path, *map(str, options)], capture_output=True, timeout=300, env=environment)
     said = done.stderr if only_errors else done.stdout + b"\n" + done.stderr
