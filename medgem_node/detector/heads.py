@@ -1,4 +1,4 @@
-"""What is read off the trunk: masks, the points of the measurement, and what kind of picture this is."""
+"""What is read off the trunk: masks, the measurement's points, boxes, and what kind of picture this is."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from torch.nn import functional
 
 from medgem_node.detector.hiera import NetworkConfig, Residual
 
+GEOMETRY = 4
+"""Maps of a box head beside those of the kinds: offset x and y in the cell, log width and log height in cells."""
+_USUAL_LOG_CELLS = 1.8  # a nodule of 6 cells across
+
 
 class Decoder(nn.Module):
     """From the coarsest map back to stride 2, taking in the trunk's map of each stride on the way."""
@@ -16,12 +20,13 @@ class Decoder(nn.Module):
         super().__init__()
         skips = (config.widths[1], config.widths[0], config.stem[1], config.stem[0])
         came = (config.widths[2], *config.decoder[:-1])
-        self.steps = nn.ModuleList(Up(c, s, out) for c, s, out in zip(came, skips, config.decoder, strict=True))
+        steps = [Up(c, s, out) for c, s, out in zip(came, skips, config.decoder, strict=False)]
+        self.steps = nn.ModuleList(steps)
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
-        """Maps at strides 16, 8, 4 and 2."""
+        """Maps at strides 16, 8, 4 and, if the manifest asks for it, 2."""
         x, maps = features[-1], []
-        for step, skip in zip(self.steps, reversed(features[:-1]), strict=True):
+        for step, skip in zip(self.steps, reversed(features[:-1]), strict=False):
             x = step(x, skip)
             maps.append(x)
         return maps
@@ -47,13 +52,14 @@ class Up(nn.Module):
 class MaskHead(nn.Module):
     """Logits of each structure, at the input's own size."""
 
-    def __init__(self, width: int, masks: int) -> None:
+    def __init__(self, width: int, masks: int, stride: int = 2) -> None:
         super().__init__()
         self.out = nn.Conv2d(width, masks, 3, padding=1)
+        self.stride = float(stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H/2, W/2) -> (B, masks, H, W)."""
-        return functional.interpolate(self.out(x), scale_factor=2.0, mode="bilinear", align_corners=False)
+        """(B, C, H/stride, W/stride) -> (B, masks, H, W)."""
+        return functional.interpolate(self.out(x), scale_factor=self.stride, mode="bilinear", align_corners=False)
 
 
 class HeatmapHead(nn.Module):
@@ -71,6 +77,26 @@ class HeatmapHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H/4, W/4) -> (B, points, H/4, W/4)."""
         return self.out(functional.relu(self.mix(x)))  # type: ignore[no-any-return]
+
+
+class BoxHead(nn.Module):
+    """Where lesions of each kind lie and how large they are, at stride 4; `boxes.py` tells what the maps mean.
+
+    References: Zhou et al. 2019 (objects as points), arXiv:1904.07850.
+    """
+
+    def __init__(self, width: int, kinds: int) -> None:
+        super().__init__()
+        self.mix = Residual(width)
+        self.out = nn.Conv2d(width, kinds + GEOMETRY, 1)
+        with torch.no_grad():
+            assert self.out.bias is not None
+            self.out.bias[:kinds] = -4.6  # nearly every cell holds no lesion: probability 0.01
+            self.out.bias[kinds:] = torch.tensor([0.5, 0.5, *(_USUAL_LOG_CELLS,) * 2])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H/4, W/4) -> (B, kinds + 4, H/4, W/4)."""
+        return self.out(self.mix(x))  # type: ignore[no-any-return]
 
 
 class GateHead(nn.Module):

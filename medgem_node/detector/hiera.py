@@ -1,5 +1,7 @@
 """The trunk: a hierarchical vision transformer with a convolutional stem.
 
+Two of them: `Hiera` learns all of itself, `LiteHiera` puts the same attention stages on a stem that has seen ImageNet.
+
 Convolutions at strides 2 and 4 (attention over so many tokens buys nothing, and a hundred films do not teach it
 what an edge is), attention in windows at stride 8, patch merging, attention over the whole image at strides 16 and
 32. Where a token lies is told by a depthwise convolution before each attention (conditional position encoding).
@@ -12,14 +14,17 @@ Chu et al. 2021 (conditional position encoding), arXiv:2102.10882.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from medgem_node.detector.lite import CHANNELS, LiteStem
 from medgem_node.errors import ModelRejected
+
+TRUNKS = ("hiera", "lite0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,21 +39,29 @@ class NetworkConfig:
     window: int  # tokens along a window's side, at stride 8
     mlp_ratio: float
     drop_path: float  # of the last block; rises linearly from 0
-    decoder: tuple[int, int, int, int]  # channels at strides 16, 8, 4 and 2
+    decoder: tuple[int, ...]  # channels at strides 16, 8, 4 and, if there is a fourth, 2
     masks: tuple[str, ...]
     points: tuple[str, ...]
     classes: tuple[str, ...]  # of the gate; the first is the one that is let through
+    trunk: str = "hiera"  # or "lite0": no windows, stem (16, 24), widths (40, ..), depths (0, ..)
+    boxes: tuple[str, ...] = ()  # kinds of lesion that are given a box
+    views: tuple[str, ...] = ()  # how the beam went; the first is the usual one
 
     @classmethod
     def read(cls, table: Mapping[str, Any]) -> NetworkConfig:
         """The table, checked. Raises ModelRejected."""
         known = {f.name for f in fields(cls)}
-        if odd := sorted(known ^ table.keys()):
+        needed = {f.name for f in fields(cls) if f.default is MISSING}
+        if odd := sorted((table.keys() - known) | (needed - table.keys())):
             raise ModelRejected(f'model.toml: [network] has an unknown or misses the key "{odd[0]}"')
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
         config = cls(**values)
         if config.size % (8 * config.window) or config.size % 32:
             raise ModelRejected(f"model.toml: [network] size {config.size} is no multiple of 32 and of 8 windows")
+        if config.trunk not in TRUNKS:
+            raise ModelRejected(f'model.toml: [network] trunk is "{config.trunk}", not one of {", ".join(TRUNKS)}')
+        if config.trunk == "lite0" and (*config.stem, config.widths[0]) != CHANNELS[:3]:
+            raise ModelRejected(f"model.toml: [network] lite0 has {CHANNELS[:3]} channels at strides 2, 4, 8")
         return config
 
 
@@ -91,6 +104,34 @@ class Hiera(nn.Module):
             x = stage(x)
             features.append(norm(x).permute(0, 3, 1, 2))  # (B, C, H/8.., W/8..)
         return features
+
+
+class LiteHiera(nn.Module):
+    """Features at strides 2, 4, 8, 16 and 32 of a (B, 1, H, W) image: ImageNet's stem, then attention.
+
+    Attention sees the whole image at both strides: at 384 pixels that is 576 tokens, then 144.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.stem = LiteStem()
+        (_, fine, coarse), (_, many, more) = config.widths, config.depths
+        rates = torch.linspace(0, config.drop_path, many + more).tolist()
+        self.embed = nn.Conv2d(CHANNELS[3], fine, 1)
+        self.norm_in = nn.LayerNorm(fine)
+        self.stage16 = nn.Sequential(*(Block(fine, config.heads[1], 0, config.mlp_ratio, r) for r in rates[:many]))
+        self.merge = PatchMerging(fine, coarse)
+        self.stage32 = nn.Sequential(*(Block(coarse, config.heads[2], 0, config.mlp_ratio, r) for r in rates[many:]))
+        self.norm16, self.norm32 = nn.LayerNorm(fine), nn.LayerNorm(coarse)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Five maps (B, C, H, W), finest first."""
+        half, quarter, eighth, x = self.stem(image)
+        x = self.norm_in(self.embed(x).permute(0, 2, 3, 1))  # (B, H/16, W/16, 192): tokens last from here on
+        x = self.stage16(x)
+        sixteenth = self.norm16(x).permute(0, 3, 1, 2)  # (B, 192, H/16, W/16)
+        x = self.stage32(self.merge(x))  # (B, H/32, W/32, 256)
+        return [half, quarter, eighth, sixteenth, self.norm32(x).permute(0, 3, 1, 2)]
 
 
 class Block(nn.Module):

@@ -1,4 +1,4 @@
-"""The chest radiograph network: one trunk, three heads."""
+"""The chest radiograph network: one trunk, and a head for each thing that is read off it."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from medgem_node.detector.heads import Decoder, GateHead, HeatmapHead, MaskHead
-from medgem_node.detector.hiera import Hiera, NetworkConfig
+from medgem_node.detector.heads import BoxHead, Decoder, GateHead, HeatmapHead, MaskHead
+from medgem_node.detector.hiera import Hiera, LiteHiera, NetworkConfig
 
 
 class Outputs(NamedTuple):
-    """Logits, for B images of H x W pixels."""
+    """Logits, for B images of H x W pixels; None where the manifest has no such head."""
 
     masks: Tensor  # (B, masks, H, W)
     points: Tensor  # (B, points, H/4, W/4)
     gate: Tensor  # (B, classes)
+    boxes: Tensor | None = None  # (B, kinds + 4, H/4, W/4), see boxes.py
+    views: Tensor | None = None  # (B, views)
 
 
 class ChestNetwork(nn.Module):
@@ -24,14 +26,22 @@ class ChestNetwork(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
-        self.trunk = Hiera(config)
+        self.trunk = LiteHiera(config) if config.trunk == "lite0" else Hiera(config)
         self.decoder = Decoder(config)
-        self.masks = MaskHead(config.decoder[3], len(config.masks))
+        self.masks = MaskHead(config.decoder[-1], len(config.masks), stride=32 >> len(config.decoder))
         self.points = HeatmapHead(config.decoder[2], len(config.points))
         self.gate = GateHead(config.widths[2], len(config.classes))
+        self.boxes = BoxHead(config.decoder[2], len(config.boxes)) if config.boxes else None
+        self.views = GateHead(config.widths[2], len(config.views)) if config.views else None
 
     def forward(self, image: Tensor, drawn: int | None = None) -> Outputs:
-        """`image`: (B, 1, H, W), as `preprocess.to_tensor` makes it; masks and points of the first `drawn` only."""
+        """`image`: (B, 1, H, W), as `preprocess.to_tensor` makes it; maps of the first `drawn` only."""
         features = self.trunk(image)  # strides 2, 4, 8, 16, 32
-        maps = self.decoder([f[:drawn] for f in features])  # strides 16, 8, 4, 2
-        return Outputs(self.masks(maps[3]), self.points(maps[2]), self.gate(features[-1]))
+        maps = self.decoder([f[:drawn] for f in features])  # strides 16, 8, 4, and 2 where there is a fourth
+        return Outputs(
+            self.masks(maps[-1]),
+            self.points(maps[2]),
+            self.gate(features[-1]),
+            self.boxes(maps[2]) if self.boxes else None,
+            self.views(features[-1]) if self.views else None,
+        )

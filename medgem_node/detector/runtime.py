@@ -44,7 +44,7 @@ def run(network: ChestNetwork, image: np.ndarray[Any, np.dtype[np.float32]]) -> 
     """The outputs for one image, (1, H, W), on the CPU."""
     where = next(network.parameters()).device
     outputs = network(torch.from_numpy(image)[None].to(where))
-    return Outputs(*(o.float().cpu() for o in outputs))
+    return Outputs._make(None if o is None else o.float().cpu() for o in outputs)
 
 
 def check_golden(network: ChestNetwork, card: ModelCard) -> None:
@@ -69,11 +69,18 @@ def golden_case(network: ChestNetwork) -> dict[str, list[Any]]:
     """What the network makes of a chest drawn with ellipses: coarse probability maps and the gate."""
     outputs = run(network, golden_input(network.config.size))
     coarse = torch.nn.functional.adaptive_avg_pool2d
-    return {
+    case = {
         "masks": _rounded(coarse(outputs.masks.sigmoid(), 8)[0]),
         "points": _rounded(coarse(outputs.points.sigmoid(), 8)[0]),
         "gate": _rounded(outputs.gate.softmax(dim=1)[0]),
     }
+    if outputs.boxes is not None:
+        kinds = len(network.config.boxes)
+        case["boxes"] = _rounded(coarse(outputs.boxes[:, :kinds].sigmoid(), 8)[0])
+        case["box geometry"] = _rounded(coarse(outputs.boxes[:, kinds:], 8)[0])
+    if outputs.views is not None:
+        case["views"] = _rounded(outputs.views.softmax(dim=1)[0])
+    return case
 
 
 def golden_input(size: int) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -16,7 +16,9 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
+from medgem_node.detector.boxes import Truth
 from medgem_node.train.data import Film, shrunk
+from medgem_node.train.lesions import Lesion
 
 Grey = NDArray[Any]
 """(rows, columns) in 0..1, float; what leaves this file is float32."""
@@ -28,26 +30,35 @@ def prepared(film: Film, size: int) -> Film:
     grey = np.clip((film.pixels - low) / max(high - low, 1e-6), 0, 1).astype(np.float32)
     factor = min(1.0, 1.15 * size / max(grey.shape))
     shape = (round(grey.shape[0] * factor), round(grey.shape[1] * factor))
-    truth = None if film.truth is None else np.stack([shrunk(mask, shape) for mask in film.truth])
-    return replace(film, pixels=shrunk(grey, shape), truth=truth)
+    truth = None if film.truth is None else np.stack([_eight_bits(shrunk(mask, shape)) for mask in film.truth])
+    return replace(film, pixels=_eight_bits(shrunk(grey, shape)), truth=truth)
 
 
 def augmented(
     film: Film, size: int, ranges: Mapping[str, float], rng: Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The picture, (size, size), and the three masks on it, (3, size, size)."""
+    grey, truth, _ = with_lesions(film, size, ranges, rng)
+    return grey, truth
+
+
+def with_lesions(
+    film: Film, size: int, ranges: Mapping[str, float], rng: Generator
+) -> tuple[NDArray[np.float32], NDArray[np.float32], tuple[Truth, ...]]:
+    """As `augmented`, with the film's lesions where they now lie, in pixels."""
     place = _placement(film.pixels.shape, size, ranges, rng)
-    grey = _placed(film.pixels, size, place)
+    grey = _placed(film.pixels, size, place) / 255
     truth = np.zeros((3, size, size), np.float32)
     if film.truth is not None and film.truth.any():
-        truth = np.stack([_placed(mask, size, place) for mask in film.truth])
-    return exposed(grey, ranges, rng), truth
+        truth = np.stack([_placed(mask, size, place) / 255 for mask in film.truth])
+    lesions = tuple(_moved(lesion, film.pixels.shape, place) for lesion in film.lesions or ())
+    return exposed(grey, ranges, rng, clouds=film.lesions is None), truth, lesions
 
 
-def exposed(grey: Grey, ranges: Mapping[str, float], rng: Generator) -> NDArray[np.float32]:
-    """Another exposure, detector and processing."""
+def exposed(grey: Grey, ranges: Mapping[str, float], rng: Generator, *, clouds: bool = True) -> NDArray[np.float32]:
+    """Another exposure, detector and processing; no clouds where they could be taken for a lesion that is not there."""
     for change, chance in _CHANGES:
-        if rng.random() < chance:
+        if rng.random() < chance and (clouds or change is not _opacity):
             grey = change(grey, ranges, rng)
     return np.clip(grey, 0, 1).astype(np.float32)
 
@@ -86,6 +97,23 @@ def _placement(shape: tuple[int, ...], size: int, ranges: Mapping[str, float], r
 def _placed(values: Grey, size: int, place: tuple[float, ...]) -> Grey:
     image = Image.fromarray(values).transform((size, size), Image.Transform.AFFINE, place, Image.Resampling.BILINEAR)
     return np.asarray(image, np.float32)
+
+
+def _moved(lesion: Lesion, shape: tuple[int, ...], place: tuple[float, ...]) -> Truth:
+    """A lesion of the film in the placed picture: its centre turned with it, its sides stretched."""
+    a, b, c, d, e, f = place
+    columns, rows = shape[1], shape[0]
+    x0, y0, x1, y1 = lesion.box
+    x, y = (x0 + x1) / 2 * columns - c, (y0 + y1) / 2 * rows - f
+    area = a * e - b * d
+    to_x, to_y = (e * x - b * y) / area, (a * y - d * x) / area
+    width, height = (x1 - x0) * columns / math.hypot(a, d), (y1 - y0) * rows / math.hypot(b, e)
+    box = (to_x - width / 2, to_y - height / 2, to_x + width / 2, to_y + height / 2)
+    return Truth(box, sized=lesion.sized, counts=lesion.counts)
+
+
+def _eight_bits(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    return np.asarray(np.clip(values, 0, 1) * 255 + 0.5, np.uint8)
 
 
 def _gamma(grey: Grey, ranges: Mapping[str, float], rng: Generator) -> Grey:

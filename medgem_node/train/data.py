@@ -7,14 +7,19 @@ A site's own films join by another `[[sources]]` table. Its `kind` says what is 
 `lungs`     both lungs as one mask without the heart, in `<film><truth>` beside the film (`truth = "_lungs.png"`).
 `sides`     right and left lung, as the bits 1 and 2 of a mask in `<film><truth>` beside the film.
 `frontal`   only that it is an upright frontal chest radiograph.
+`synthetic` computed from a CT, frontal: teaches lesions, and never what a real film looks like.
 `other`     only that it is none (DICOM or image files).
+
+What is known of a film's lesions is told in `lesions.py`.
 
 Films of one patient share a `group`, the first `group_length` characters of the file's name (0: the whole stem). The
 group's SHA-256 decides the split, so that a film never moves from one split to another and no patient lies in two.
+For choices, `fold` parts the patients of `train` and `validation` anew; those of `test` stay out of every fold.
 """
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import tomllib
@@ -31,6 +36,7 @@ from PIL import Image, ImageDraw
 
 from medgem_node.detector.measure import connected_parts
 from medgem_node.errors import ConfigError
+from medgem_node.train.lesions import Known, Lesion, reader
 
 T = TypeVar("T")
 SPLITS = ("train", "validation", "test")
@@ -40,14 +46,19 @@ _FINE = 1024  # contours are drawn this large, then averaged down: a soft edge, 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Film:
-    """One film and what is known of it. `truth`: (3, rows, columns) in 0..1: right lung, left lung, heart."""
+    """One film and what is known of it. `truth`: (3, rows, columns): right lung, left lung, heart.
+
+    Grey and truth are float; of a film that `augment.prepared` made, they are 0..255 in eight bits.
+    """
 
     name: str
     group: str
     source: str
     kind: str
-    pixels: NDArray[np.float32]
-    truth: NDArray[np.float32] | None = None
+    pixels: NDArray[Any]
+    truth: NDArray[Any] | None = None
+    lesions: tuple[Lesion, ...] | None = None  # None: nothing is known; empty: it is known that there is none
+    view: str = ""  # "PA", "AP", or "" if not known
 
     @property
     def known(self) -> tuple[bool, bool, bool]:
@@ -59,7 +70,7 @@ class Film:
     @property
     def is_frontal(self) -> bool:
         """Whether the gate should let it through."""
-        return self.kind != "other"
+        return self.kind not in ("other", "synthetic")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +87,12 @@ class Source:
     skip: tuple[str, ...] = ()  # beginnings of names never read
     evaluate_only: bool = False
     labels: str = ""  # CSV with the columns image, patient, view, nih_labels: weak labels, for evaluation only
+    view: str = ""  # of every film, if no CSV tells it
+    lesion_kind: str = ""  # see lesions.py; "": nothing is known
+    lesions: str = ""
+    lesion_labels: tuple[str, ...] = ()
+    lesion_share: int = 0  # of `share`, how many are drawn from the films with a lesion
+    paste: float = 0.0  # how often a film known to be free of lesions is given simulated ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +113,15 @@ class Recipe:
     split: Mapping[str, int]  # per cent of the patients
     augment: Mapping[str, float]
     sources: tuple[Source, ...]
+    stem_rate: float = 1.0  # learning rate of the ImageNet stem, as a part of the others'
+    mirror_lesions: float = 0.0  # how often a film with known lesions is shown mirrored; the gate is told so
+    folds: int = 3  # for choices by cross-validation
+    small_size: int = 0  # films are shown this small at first, which costs less
+    small_steps: int = 0  # until this step
+
+    def size_at(self, step: int, size: int) -> int:
+        """Pixels along each side of the square that the network learns on at a step."""
+        return self.small_size if step < self.small_steps else size
 
     @property
     def steps(self) -> int:
@@ -130,8 +156,18 @@ def split_of(group: str, split: Mapping[str, int]) -> str:
     return "validation" if place < split["test"] + split["validation"] else "train"
 
 
-def read_films(recipe: Recipe, data: Path, split: str, *, training: bool = False) -> list[Film]:
-    """The films of one split; those for evaluation only are in `test`. Raises ConfigError if a source has none."""
+def fold_of(group: str, folds: int) -> int:
+    """In which of the folds a patient of `train` or `validation` lies."""
+    return int.from_bytes(hashlib.sha256(b"fold:" + group.encode()).digest()[:4], "big") % folds
+
+
+def read_films(
+    recipe: Recipe, data: Path, split: str, *, training: bool = False, fold: int | None = None
+) -> list[Film]:
+    """The films of one split; those for evaluation only are in `test`. Raises ConfigError if a source has none.
+
+    With a `fold`, `validation` is that fold and `train` all others.
+    """
     films: list[Film] = []
     for source in recipe.sources:
         if training and source.evaluate_only:
@@ -139,18 +175,24 @@ def read_films(recipe: Recipe, data: Path, split: str, *, training: bool = False
         paths = _paths(source, data)
         if not paths:
             raise ConfigError(f"{data}: no film matches {source.images} of source {source.name}")
-        contours = _contours(source, data)
-        wanted = (p for p in paths if _split(source, _group(source, p), p.name, recipe.split) == split)
-        films += [film for path in wanted if (film := _film(source, path, contours))]
+        contours, views = _contours(source, data), _views(source, data)
+        known = reader(source.lesion_kind, source.lesions, source.lesion_labels, source.labels, data)
+        for path in paths:
+            own = _split(source, _group(source, path), path.name, recipe.split)
+            if fold is not None and own != "test":
+                own = "validation" if fold_of(_group(source, path), recipe.folds) == fold else "train"
+            if own == split and (film := _film(source, path, contours, views, known)):
+                films.append(film)
     return films
 
 
 def _paths(source: Source, data: Path) -> list[Path]:
-    truth = source.truth if source.kind in ("lungs", "sides") else "\0"
+    ends: tuple[str, ...] = (source.truth if source.kind in ("lungs", "sides") else "\0",)
+    ends += (source.lesions,) if source.lesion_kind == "masks" else ()
     return sorted(
         p
         for p in data.glob(source.images)
-        if p.is_file() and not p.name.endswith(truth) and not p.name.startswith(source.skip)
+        if p.is_file() and not p.name.endswith(ends) and not p.name.startswith(source.skip)
     )
 
 
@@ -169,7 +211,16 @@ def _contours(source: Source, data: Path) -> Mapping[str, Any]:
     return found
 
 
-def _film(source: Source, path: Path, contours: Mapping[str, Any]) -> Film | None:
+def _views(source: Source, data: Path) -> Mapping[str, str]:
+    if not source.labels:
+        return {}
+    with (data / source.labels).open(newline="", encoding="utf-8") as lines:
+        return {row["image"]: row["view"] for row in csv.DictReader(lines)}
+
+
+def _film(
+    source: Source, path: Path, contours: Mapping[str, Any], views: Mapping[str, str], known: Known
+) -> Film | None:
     pixels = read_pixels(path)
     if pixels is None:
         return None
@@ -180,7 +231,8 @@ def _film(source: Source, path: Path, contours: Mapping[str, Any]) -> Film | Non
         truth = _lungs(path.with_name(path.stem + source.truth), source.kind)
     elif source.kind == "other":
         truth = np.zeros((3, *pixels.shape), np.float32)
-    return Film(path.stem, _group(source, path), source.name, source.kind, pixels, truth)
+    view = views.get(path.name, source.view)
+    return Film(path.stem, _group(source, path), source.name, source.kind, pixels, truth, known(path), view)
 
 
 def read_pixels(path: Path) -> NDArray[np.float32] | None:

@@ -27,7 +27,9 @@ from medgem_node.errors import NotAnalysable
 from medgem_node.finding import Analysis
 from medgem_node.train.augment import augmented, prepared, turned
 from medgem_node.train.data import Film, Recipe, Source, read_films, read_recipe
-from medgem_node.train.metrics import auc, dice, interval, proportion
+from medgem_node.train.metrics.interval import interval, proportion
+from medgem_node.train.metrics.overlap import dice
+from medgem_node.train.metrics.roc import auc
 
 _TURNS = ("rotated", "upside-down", "mirrored", "inverted", "other")
 _TURNED_AT_MOST = 60  # films of one source

@@ -1,7 +1,7 @@
 """The training loop: batches, steps, a checkpoint every few minutes, and at the end the weights.
 
-Every batch depends on the seed and the step's number only, so an interrupted training goes on as if it had not been.
-A checkpoint is tensors (safetensors) and a line of JSON beside them, replaced whole.
+A checkpoint is tensors (safetensors) and a line of JSON beside them, replaced whole. `metrics.jsonl` gets a line for
+every report, `run.json` says what the weights come from: recipe, seed, commit and the data's digest.
 """
 
 from __future__ import annotations
@@ -10,39 +10,35 @@ import hashlib
 import json
 import math
 import os
+import subprocess
 import time
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.random import Generator
-from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from medgem_node.detector.hiera import NetworkConfig
-from medgem_node.detector.measure import chest_lines
+from medgem_node.detector.hiera import LiteHiera, NetworkConfig
 from medgem_node.detector.network import ChestNetwork
-from medgem_node.detector.preprocess import to_tensor
 from medgem_node.detector.runtime import golden_case
 from medgem_node.errors import ConfigError
-from medgem_node.finding import Point
-from medgem_node.train.augment import augmented, prepared, turned
+from medgem_node.train.augment import prepared
+from medgem_node.train.batches import Batches
 from medgem_node.train.data import Film, Recipe, read_films, read_recipe
+from medgem_node.train.imagenet import load_stem
 from medgem_node.train.loss import Target, loss
-from medgem_node.train.metrics import dice
+from medgem_node.train.nodules import usual_lungs
+from medgem_node.train.validation import validated
 
 _CHECKPOINT_SECONDS = 180
 _REPORT_STEPS = 25
 _VALIDATE_STEPS = 250
+_STEM = "trunk.stem."  # of LiteHiera: what has seen ImageNet
 _GOLDEN_TOLERANCE = 0.01  # of averaged probabilities: other kernels differ by 1e-4, other weights by 1e-1
-_STRIDE = 4  # of the heatmaps
-_SIGMA_CELLS = (1.25, 2.0)  # across and along: the border's side is what counts, its level is less certain
 
 
 def train(
@@ -54,6 +50,7 @@ def train(
     threads: int,
     resume: bool,
     report: Callable[[str], None],
+    fold: int | None = None,
 ) -> Path:
     """Train for at most `minutes`; the weights so far, in `out`, and whether more steps remain, in the report.
 
@@ -66,8 +63,11 @@ def train(
         model's folder (`golden.json` into `golden/`) and write the weights' sha256 into `model.toml`.
     threads
         0: all cores.
+    fold
+        Hold this fold of the patients back and never train on it, to choose by (see data.py).
     """
     torch.set_num_threads(threads or os.cpu_count() or 1)
+    torch.set_flush_denormal(True)  # focal gradients shrink until a CPU computes them a hundred times slower
     plan = read_recipe(recipe)
     config = network_config(recipe)
     out.mkdir(parents=True, exist_ok=True)
@@ -75,13 +75,14 @@ def train(
     run = Run.new(plan, config)
     if resume and (out / "checkpoint.json").exists():
         run.load(out)
-    films, held_back = (
-        [prepared(film, config.size) for film in read_films(plan, data, split, training=True)]
-        for split in ("train", "validation")
-    )
-    check = [f for f in read_films(plan, data, "validation", training=True) if f.kind == "contours"]
-    report(f"{len(films)} films to train on, {len(held_back)} to validate; step {run.step} of {plan.steps}")
-    _steps(run, Batches(plan, config, films, held_back), check, out, minutes, report)
+    elif config.trunk == "lite0":
+        run.start_from_imagenet()
+    films = [prepared(film, config.size) for film in read_films(plan, data, "train", training=True, fold=fold)]
+    check = read_films(plan, data, "validation", training=True, fold=fold)
+    held_back = [prepared(film, config.size) for film in check] if fold is None else []
+    report(f"{len(films)} films to train on, {len(check)} to validate; step {run.step} of {plan.steps}")
+    _note_origin(out, recipe, plan, fold, [*films, *check])
+    _steps(run, Batches(plan, config, films, held_back, usual_lungs(films)), check, out, minutes, report)
     weights = out / "weights.safetensors"
     _save(weights, run.average.state_dict())
     golden = {"tolerance": _GOLDEN_TOLERANCE, "expected": golden_case(run.average)}
@@ -111,19 +112,31 @@ class Run:
     def new(cls, recipe: Recipe, config: NetworkConfig) -> Run:
         """Before the first step."""
         network = ChestNetwork(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        decayed = [p for p in network.parameters() if p.dim() > 1]
-        others = [p for p in network.parameters() if p.dim() <= 1]
-        groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        groups = []
+        for stem in (False, True):
+            own = [p for name, p in network.named_parameters() if name.startswith(_STEM) == stem]
+            scale = recipe.stem_rate if stem else 1.0
+            for decay, matrices in ((recipe.weight_decay, True), (0.0, False)):
+                params = [p for p in own if (p.dim() > 1) == matrices]
+                groups += [{"params": params, "weight_decay": decay, "scale": scale}] if params else []
         average = deepcopy(network).eval().requires_grad_(False)
         return cls(recipe, network, average, torch.optim.AdamW(groups, lr=recipe.learning_rate))
+
+    def start_from_imagenet(self) -> None:
+        """The stem's weights, in the network and in its average. Raises ConfigError."""
+        for network in (self.network, self.average):
+            assert isinstance(network.trunk, LiteHiera)
+            load_stem(network.trunk.stem)
 
     def learn(self, images: Tensor, target: Target) -> dict[str, float]:
         """One step; the parts of the loss."""
         for group in self.optimiser.param_groups:
-            group["lr"] = _rate(self.recipe, self.step)
+            group["lr"] = rate(self.recipe, self.step) * group["scale"]
         torch.manual_seed(self.recipe.seed + self.step)  # of drop path and dropout
         self.network.train()
         parts = loss(self.network(images, len(target.masks)), target)
+        if odd := parts.keys() - self.recipe.loss.keys():
+            raise ConfigError(f"train.toml: [loss] gives no weight to {', '.join(sorted(odd))}")
         total = torch.stack([self.recipe.loss[name] * part for name, part in parts.items()]).sum()
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
@@ -168,88 +181,6 @@ class Run:
         self.average.load_state_dict(_below("average.", tensors))
 
 
-@dataclass(frozen=True, slots=True)
-class Batches:
-    """Batch number n, made of films by the recipe's shares."""
-
-    recipe: Recipe
-    config: NetworkConfig
-    films: Sequence[Film]
-    held_back: Sequence[Film] = ()
-
-    def batch(self, step: int) -> tuple[Tensor, Target]:
-        """(B, 1, H, W) and its truth; the same for the same step."""
-        rng = np.random.default_rng((self.recipe.seed, step))
-        samples = [self._sample(film, kind, rng) for film, kind in self._chosen(step, rng)]
-        samples.sort(key=lambda sample: not sample[2].any())  # those with a truth to draw come first
-        drawn = sum(bool(sample[2].any()) for sample in samples)
-        images, masks, known, points, points_known, gate = (
-            torch.from_numpy(np.stack(part)) for part in zip(*samples, strict=True)
-        )
-        truth = Target(masks[:drawn], known[:drawn], points[:drawn], points_known[:drawn], gate)
-        return images.contiguous(memory_format=torch.channels_last), truth
-
-    def ahead(self, first: int, end: int) -> Iterator[tuple[Tensor, Target]]:
-        """The batches `first` to `end`, each made while the one before is learnt from."""
-        with ThreadPoolExecutor(1) as maker:
-            coming = maker.submit(self.batch, first)
-            for step in range(first + 1, end + 1):
-                now, coming = coming.result(), maker.submit(self.batch, step)
-                yield now
-
-    def _chosen(self, step: int, rng: Generator) -> list[tuple[Film, str]]:
-        """Films with the gate's class that each is to show."""
-        films = [*self.films, *(self.held_back if step >= self.recipe.validation_joins else ())]
-        chosen = []
-        for source in self.recipe.sources:
-            own = [film for film in films if film.source == source.name]
-            for n in rng.integers(0, len(own), source.share) if own else ():
-                chosen.append((own[n], self.config.classes[0] if own[n].is_frontal else "other"))
-        frontal = [film for film in films if film.is_frontal]
-        for n in rng.integers(0, len(frontal), self.recipe.turned_share):
-            chosen.append((frontal[n], str(rng.choice(self.config.classes[1:]))))
-        return chosen
-
-    def _sample(self, film: Film, kind: str, rng: Generator) -> tuple[NDArray[np.generic], ...]:
-        size = self.config.size
-        grey, truth = augmented(film, size, self.recipe.augment, rng)
-        known = film.known
-        if not film.is_frontal:
-            grey = np.rot90(grey[:, :: int(rng.choice((1, -1)))], int(rng.integers(4)))
-        elif kind != self.config.classes[0]:
-            grey, known = turned(grey, kind, rng), (False,) * 3
-        points, points_known = point_maps(truth, known)
-        image = _input(np.ascontiguousarray(grey), size)
-        gate = np.array(self.config.classes.index(kind))
-        return image, truth, np.array(known, np.float32), points, points_known, gate
-
-
-def point_maps(truth: NDArray[np.float32], known: Sequence[bool]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """A peak at each point of the measurement, on masks of (3, H, W): (4, H/4, W/4); and which of them are known."""
-    rows, columns = (n // _STRIDE for n in truth.shape[1:])
-    maps = np.zeros((4, rows, columns), np.float32)
-    lines = chest_lines(truth[0] > 0.5, truth[1] > 0.5, truth[2] > 0.5 if known[2] else np.ones(truth.shape[1:], bool))
-    if lines is None:
-        return maps, np.zeros(4, np.float32)
-    for peak, point in zip(maps, lines.points, strict=True):
-        peak[:] = _peak(point, rows, columns)
-    return maps, np.array([known[2], known[2], known[0] and known[1], known[0] and known[1]], np.float32)
-
-
-def _peak(point: Point, rows: int, columns: int) -> NDArray[np.float32]:
-    column = min(max(int(point.x / _STRIDE), 0), columns - 1)
-    row = min(max(int(point.y / _STRIDE), 0), rows - 1)
-    x = (np.arange(columns, dtype=np.float32) - column) / _SIGMA_CELLS[0]
-    y = (np.arange(rows, dtype=np.float32) - row) / _SIGMA_CELLS[1]
-    return np.exp(-0.5 * (x**2 + y[:, None] ** 2))
-
-
-def _input(grey: NDArray[np.float32], size: int) -> NDArray[np.float32]:
-    if np.ptp(grey) < 1e-3:  # nothing to scale by; the detector refuses such an image before the network
-        return np.full((1, size, size), -2.0, np.float32)
-    return to_tensor(grey * 255, size)[0]
-
-
 def _steps(
     run: Run, batches: Batches, check: Sequence[Film], out: Path, minutes: float, report: Callable[[str], None]
 ) -> None:
@@ -263,27 +194,49 @@ def _steps(
         if run.step % _REPORT_STEPS == 0:
             told = " ".join(f"{k} {v:.4f}" for k, v in recent.items())
             report(f"step {run.step} {told} ({time.monotonic() - started:.0f} s)")
+            _note(out, {"step": run.step, "rate": rate(run.recipe, run.step), "loss": recent})
         if run.step % _VALIDATE_STEPS == 0 and run.step <= run.recipe.validation_joins:
-            report(f"step {run.step} validation {_validated(run.average, check)}")
+            found = validated(run.average, check, run.recipe.size_at(run.step - 1, run.network.config.size))
+            report(f"step {run.step} validation {' '.join(f'{k} {v:.4f}' for k, v in found.items())}")
+            _note(out, {"step": run.step, "validation": found})
         if time.monotonic() - saved > _CHECKPOINT_SECONDS:
             run.save(out)
             saved = time.monotonic()
     run.save(out)
 
 
-@torch.inference_mode()
-def _validated(network: ChestNetwork, films: Sequence[Film]) -> str:
-    size = network.config.size
-    scores = []
+def _note(out: Path, values: Mapping[str, object]) -> None:
+    """One line of `metrics.jsonl`."""
+    with (out / "metrics.jsonl").open("a", encoding="utf-8") as lines:
+        lines.write(json.dumps(values) + "\n")
+
+
+def _note_origin(out: Path, recipe: Path, plan: Recipe, fold: int | None, films: Sequence[Film]) -> None:
+    digest = hashlib.sha256()
     for film in films:
-        tensor, box = to_tensor(film.pixels, size)
-        maps = network(torch.from_numpy(tensor)[None]).masks[0].sigmoid().numpy()
-        assert film.truth is not None
-        scores.append([dice(box.crop_resize(m) > 0.5, t > 0.5) for m, t in zip(maps, film.truth, strict=True)])
-    return " ".join(f"{name} {score:.4f}" for name, score in zip(network.config.masks, np.mean(scores, 0), strict=True))
+        digest.update(film.name.encode() + film.pixels.tobytes())
+    origin = {
+        "recipe_sha256": hashlib.sha256(recipe.read_bytes()).hexdigest(),
+        "seed": plan.seed,
+        "fold": fold,
+        "commit": _commit(),
+        "films": len(films),
+        "data_sha256": digest.hexdigest(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+    }
+    (out / "run.json").write_text(json.dumps(origin, indent=1) + "\n", "utf-8")
 
 
-def _rate(recipe: Recipe, step: int) -> float:
+def _commit() -> str:
+    """Of the code that trains; empty outside a checkout."""
+    found = subprocess.run(
+        ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return found.stdout.strip()
+
+
+def rate(recipe: Recipe, step: int) -> float:
     """A warm-up, then cosines with warm restarts (Loshchilov and Hutter 2017)."""
     if step < recipe.warmup_steps:
         return recipe.learning_rate * (step + 1) / recipe.warmup_steps

@@ -57,12 +57,15 @@ def test_the_same_image_gives_the_same_answer_in_any_company(network: ChestNetwo
     together, alone = network(images), network(images[:1])
 
     for both, one in zip(together, alone, strict=True):
+        assert (both is None) == (one is None)
+        if both is None:
+            continue
         torch.testing.assert_close(both[:1], one, rtol=1e-4, atol=1e-5)
 
 
 def test_gradient_reaches_every_weight(network: ChestNetwork, images: torch.Tensor) -> None:
     outputs = network(images)
-    sum(o.square().mean() for o in outputs).backward()
+    sum(o.square().mean() for o in outputs if o is not None).backward()
 
     without = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()]
     assert without == []

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from medgem_node.train.loop import point_maps
+from medgem_node.train.batches import point_maps
 from medgem_node.train.loss import mask_loss, point_loss
-from medgem_node.train.metrics import auc, dice, interval, proportion
+from medgem_node.train.metrics.interval import interval, proportion
+from medgem_node.train.metrics.overlap import dice
+from medgem_node.train.metrics.roc import auc
 
 
 def test_dice_by_hand() -> None:

@@ -1,4 +1,4 @@
-"""How well it does: overlap, errors, areas under curves, each with a bootstrap interval by patient."""
+"""How sure a figure is: 95 % intervals, by patient."""
 
 from __future__ import annotations
 
@@ -8,22 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 _REPEATS = 2000
-
-
-def dice(found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
-    """2 |A and B| / (|A| + |B|); 1 where both are empty."""
-    size = np.count_nonzero(found) + np.count_nonzero(truth)
-    return 2 * float(np.count_nonzero(found & truth)) / size if size else 1.0
-
-
-def auc(scores: Sequence[float], positive: Sequence[bool]) -> float:
-    """Area under the ROC curve: the chance that a positive scores above a negative; ties count half."""
-    values, truth = np.asarray(scores, float), np.asarray(positive, bool)
-    high, low = values[truth], np.sort(values[~truth])
-    if not high.size or not low.size:
-        return float("nan")
-    below, to = np.searchsorted(low, high, "left"), np.searchsorted(low, high, "right")
-    return float((below + to).mean() / 2 / low.size)
 
 
 def interval(

@@ -1,0 +1,1 @@
+"""How well a model does, a file for each kind of question."""
