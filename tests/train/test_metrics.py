@@ -11,8 +11,8 @@ import torch
 from medgem_node.train.batches import point_maps
 from medgem_node.train.loss import mask_loss, point_loss
 from medgem_node.train.metrics.interval import interval, proportion
-from medgem_node.train.metrics.overlap import dice
-from medgem_node.train.metrics.roc import auc
+from medgem_node.train.metrics.overlap import dice, hd95
+from medgem_node.train.metrics.roc import auc, auc_delong
 
 
 def test_dice_by_hand() -> None:
@@ -73,3 +73,49 @@ def test_peaks_lie_at_the_borders_of_the_masks() -> None:
 
     assert [np.unravel_index(m.argmax(), m.shape)[1] for m in maps[2:]] == [2, 14]
     assert known.tolist() == [0, 0, 1, 1]
+
+
+def test_delongs_interval_by_hand() -> None:
+    # placements of the positives: 1/2, 1, 1; of the negatives, from above: 1, 2/3
+    found = auc_delong([0.1, 0.5, 0.3, 0.6, 0.7], [False, False, True, True, True])
+
+    half = 1.959964 * math.sqrt((1 / 12) / 3 + (1 / 18) / 2)
+    assert found["value"] == pytest.approx(5 / 6, abs=1e-4)
+    assert (found["low"], found["high"]) == (pytest.approx(5 / 6 - half, abs=1e-4), 1.0)
+
+
+def test_delongs_interval_holds_the_truth_nineteen_times_of_twenty() -> None:
+    rng = np.random.default_rng(0)
+    truth = np.arange(80) < 30
+    true_area = 0.5 * (1 + math.erf(1 / 2))  # of two normal distributions one deviation apart
+
+    found = [auc_delong((rng.normal(0, 1, 80) + truth).tolist(), truth.tolist()) for _ in range(400)]
+
+    assert np.mean([f["low"] <= true_area <= f["high"] for f in found]) == pytest.approx(0.95, abs=0.03)
+
+
+def test_the_area_is_scikit_learns() -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(1)
+    scores, truth = np.round(rng.random(200), 2), rng.random(200) < 0.3
+
+    assert auc(scores.tolist(), truth.tolist()) == pytest.approx(metrics.roc_auc_score(truth, scores), abs=1e-12)
+
+
+def test_the_95th_percentile_of_distances_by_hand() -> None:
+    truth = np.zeros((20, 20), bool)
+    truth[5:15, 5:15] = True
+    wider = truth.copy()
+    wider[5:15, 15:18] = True
+
+    # 42 border pixels of the wider mask: 10 lie 3 away, 2 each 2 and 1 away, the others on the truth's border
+    assert hd95(wider, truth) == 3.0
+    assert hd95(wider, truth, (1.0, 0.5)) == 1.5
+    assert hd95(truth, truth) == 0.0
+
+
+def test_a_mask_that_is_not_there_is_infinitely_far() -> None:
+    mask = np.ones((4, 4), bool)
+
+    assert hd95(mask, ~mask) == math.inf
+    assert hd95(~mask, ~mask) == 0.0

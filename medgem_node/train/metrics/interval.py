@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+Z = 1.959964
+"""Of a 95 % interval of a normal distribution."""
 _REPEATS = 2000
 
 
@@ -38,7 +40,7 @@ def proportion(hits: int, n: int) -> dict[str, float | int]:
     """A share with Wilson's 95 % interval."""
     if not n:
         return {"value": float("nan"), "low": 0.0, "high": 1.0, "hits": 0, "films": 0}
-    z, p = 1.96, hits / n
+    z, p = Z, hits / n
     middle, half = p + z * z / (2 * n), z * float(np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)))
     low, high = (max(0.0, (middle + sign * half) / (1 + z * z / n)) for sign in (-1, 1))
     return {"value": round(p, 4), "low": round(low, 4), "high": round(high, 4), "hits": hits, "films": n}
