@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medgem_node.card import ModelCard, code
-from medgem_node.detector import measure
+from medgem_node.detector import marks, measure
 from medgem_node.detector.measure import ChestLines
 from medgem_node.detector.network import Outputs
 from medgem_node.detector.preprocess import Letterbox
@@ -70,14 +70,16 @@ def decode(
     doubt = doubt_of(lines, points_in_image(reading.points, letterbox), (rows, columns), card)
     sure = None if doubt else lines
     measurements = _measurements(sure, masks, image_uid, _calibrated(spacing_mm), card)
-    findings = _findings(sure, masks, measurements, image_uid, card)
+    boxes = marks.candidates(outputs, letterbox, pixels, image_uid, card)
+    whole = _findings(sure, masks, measurements, image_uid, card)
+    findings = (*whole, *marks.reported(boxes, image_uid, card))
     return Analysis(
         model=card.name,
         version=card.version,
         detail=doubt,
         images=(image_uid,),
         findings=findings,
-        candidates=tuple(f for f in findings if f.probability >= _CANDIDATE),
+        candidates=tuple(f for f in (*whole, *boxes) if f.probability >= _CANDIDATE),
         measurements=measurements,
         masks=masks,
         heatmaps=(_heatmap(reading.points, letterbox, image_uid),),
@@ -265,7 +267,9 @@ def _findings(
         return ()
     names = {fields["label"]: fields["name"] for fields in card.measurements}
     ratios = tuple(m for m in measurements if names[m.label] == "ratio")
-    return tuple(_finding(fields, lines.ratio, masks, ratios, image_uid) for fields in card.findings)
+    return tuple(
+        _finding(fields, lines.ratio, masks, ratios, image_uid) for fields in card.findings if "mask" in fields
+    )
 
 
 def _finding(

@@ -25,6 +25,7 @@ from medgem_node.detector.network import ChestNetwork
 from medgem_node.detector.preprocess import Preprocessing, to_tensor
 from medgem_node.errors import NotAnalysable
 from medgem_node.finding import Analysis
+from medgem_node.train import evaluate_lesions
 from medgem_node.train.augment import augmented, prepared, turned
 from medgem_node.train.data import Film, Recipe, Source, read_films, read_recipe
 from medgem_node.train.metrics.interval import interval, proportion
@@ -79,6 +80,11 @@ def evaluate(card: ModelCard, data: Path, *, split: str = "test", report: Callab
         "frontal_films_refused": _refused([c for c in cases if c.film.is_frontal]),
         "other_pictures_refused": _refused([c for c in cases if not c.film.is_frontal]),
     }
+    judged = [(case.film, case.analysis) for case in cases]
+    for fields in (f for f in card.findings if "output" in f):
+        label = fields["label"]
+        result[f"boxes_{fields['output']}"] = evaluate_lesions.lesions(judged, label, seed=recipe.seed)
+        result[f"certainty_{fields['output']}"] = evaluate_lesions.certainty(judged, label)
     report("films shown again: turned, then as another hospital might have taken them")
     result["turned_films_refused"] = _turned(network, films, recipe, card)
     again = list(_again(network, films, recipe, card))

@@ -11,11 +11,11 @@ from medgem_node.detector import boxes
 from medgem_node.detector.network import ChestNetwork
 from medgem_node.detector.preprocess import Letterbox, to_tensor
 from medgem_node.train.data import Film
-from medgem_node.train.metrics.froc import Box, Marks, Scored, centre_in_box, centre_within, scored, sensitivity
+from medgem_node.train.evaluate_lesions import compared
+from medgem_node.train.metrics.froc import Box, Marks, sensitivity
 from medgem_node.train.metrics.overlap import dice
 
 _RATES = (0.25, 0.5, 1.0, 2.0, 4.0)
-_NEAR = 0.05  # of the film's width: as far as a mark may lie from a centre of which no box is known
 
 
 @torch.inference_mode()
@@ -40,19 +40,16 @@ def validated(network: ChestNetwork, films: Sequence[Film], size: int) -> dict[s
             marked.append((film, found, box))
     scores = dict(zip(network.config.masks, np.mean(overlaps, 0).tolist(), strict=True)) if overlaps else {}
     for source in sorted({film.source for film, _, _ in marked}):
-        curve = sensitivity([compared(*m) for m in marked if m[0].source == source], _RATES)
+        curve = sensitivity([compared(m[0], _marks(*m)) for m in marked if m[0].source == source], _RATES)
         scores |= {f"{source}@{rate:g}": value for rate, value in zip(_RATES, curve, strict=True)}
     return scores
 
 
-def compared(film: Film, found: Sequence[boxes.Found], letterbox: Letterbox) -> Scored:
-    """Marks against lesions, as parts of the film's width: the centre in the box, or near a centre without a box."""
+def _marks(film: Film, found: Sequence[boxes.Found], letterbox: Letterbox) -> Marks:
+    """As parts of the film's width."""
     unit = film.pixels.shape[1]
     marks = [_in_film(f.box_xyxy, letterbox, unit) for f in found]
-    lesions = list(_lesions(film))
-    near = any(not lesion.sized for lesion in film.lesions or ())
-    hits = centre_within(_NEAR) if near else centre_in_box
-    return scored(Marks(film.group, marks, [f.score for f in found], lesions), hits)
+    return Marks(film.group, marks, [f.score for f in found], list(_lesions(film)))
 
 
 def _in_film(box: Box, letterbox: Letterbox, unit: int) -> Box:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,6 +69,17 @@ images = "lungs/*"
 truth = "_lungs.png"
 share = 1
 """
+LITE = (
+    NETWORK.replace("stem = [8, 8]", "stem = [16, 24]")
+    .replace("widths = [16, 16, 16]", "widths = [40, 16, 16]")
+    .replace("decoder = [8, 8, 8, 8]", "decoder = [8, 8, 8]")
+    + 'trunk = "lite0"\nboxes = ["nodule-or-mass"]\nviews = ["PA", "AP"]\n'
+)
+LITE_RECIPE = (
+    RECIPE.replace("loss = { masks = 1.0,", "loss = { lesions = 1.0, geometry = 0.3, views = 0.1, masks = 1.0,")
+    .replace("warmup_steps", "mirror_lesions = 0.5\nsmall_size = 32\nsmall_steps = 2\nstem_rate = 0.3\nwarmup_steps")
+    .replace('truth = "_lungs.png"', 'truth = "_lungs.png"\npaste = 1.0\nlesion_kind = "none"\nview = "PA"')
+)
 CONTOURS = {
     "RL": [[0.15, 0.2], [0.4, 0.2], [0.4, 0.8], [0.15, 0.8]],
     "LL": [[0.6, 0.2], [0.85, 0.2], [0.85, 0.8], [0.6, 0.8]],
@@ -131,6 +144,63 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(
 
     for name, value in whole.items():
         torch.testing.assert_close(parts[name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_a_killed_training_of_boxes_goes_on_as_if_it_had_not_been(
+    recipe: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop.Run, "start_from_imagenet", lambda run: None)
+    (recipe.parent / "model.toml").write_text(LITE)
+    recipe.write_text(LITE_RECIPE)
+    whole = train(recipe, data, tmp_path / "whole")
+    learn = loop.Run.learn
+
+    def three_steps(run: loop.Run, *batch: Any) -> dict[str, float]:
+        if run.step == 3:
+            raise KeyboardInterrupt
+        parts = learn(run, *batch)
+        run.save(tmp_path / "parts")
+        return parts
+
+    monkeypatch.setattr(loop.Run, "learn", three_steps)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, data, tmp_path / "parts")
+    monkeypatch.setattr(loop.Run, "learn", learn)
+    parts = train(recipe, data, tmp_path / "parts", resume=True)
+
+    assert all(torch.equal(parts[name], value) for name, value in whole.items())
+
+
+def test_a_run_notes_what_its_weights_come_from(recipe: Path, data: Path, tmp_path: Path) -> None:
+    train(recipe, data, tmp_path / "out")
+
+    origin = json.loads((tmp_path / "out/run.json").read_text())
+    assert origin["seed"] == 7
+    assert len(origin["data_sha256"]) == len(origin["recipe_sha256"]) == 64
+
+
+def test_the_learning_rate_is_cosines_with_warm_restarts(recipe: Path) -> None:
+    recipe.write_text(RECIPE.replace("cycle_ends = [3, 4]", "cycle_ends = [12, 22]"))
+    plan = read_recipe(recipe)
+
+    rates = [loop.rate(plan, step) for step in range(22)]
+
+    # two steps of warm-up, a cosine of ten steps to one per cent, then another from half
+    first = [0.01 + 0.99 * (1 + math.cos(math.pi * n / 10)) / 2 for n in range(10)]
+    assert rates == pytest.approx([1e-3 * r for r in (0.5, 1.0, *first, *(r / 2 for r in first))])
+
+
+def test_a_fold_moves_no_film_of_the_test_split(recipe: Path, data: Path) -> None:
+    recipe.write_text(RECIPE.replace("split = { validation = 0, test = 0 }", "split = { validation = 20, test = 30 }"))
+    plan = read_recipe(recipe)
+
+    tests = [{f.name for f in read_films(plan, data, "test", fold=fold)} for fold in (None, 0, 1, 2)]
+    held = [{f.name for f in read_films(plan, data, "validation", fold=fold)} for fold in (0, 1, 2)]
+    taught = [{f.name for f in read_films(plan, data, "train", fold=fold)} for fold in (0, 1, 2)]
+
+    assert tests.count(tests[0]) == 4
+    assert sum(map(len, held)) == len(set().union(*held))
+    assert all(not own & others and not (own | others) & tests[0] for own, others in zip(held, taught, strict=True))
 
 
 def test_the_checkpoint_of_another_recipe_is_refused(recipe: Path, data: Path, tmp_path: Path) -> None:

@@ -1,0 +1,105 @@
+"""From the box head's output to findings: each box at a calibrated probability, with side and place.
+
+`[[findings]]` tables of the manifest with the key `output` name a kind of box. `slope` and `offset` make its score a
+probability (train/metrics/calibration.py); above `operating_point` it is reported.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medgem_node.card import ModelCard, code
+from medgem_node.detector import boxes
+from medgem_node.detector.network import Outputs
+from medgem_node.detector.preprocess import Letterbox
+from medgem_node.finding import Box, Code, Finding
+
+_LEAST_SCORE = 0.01
+_LEAST, _MOST = 1e-6, 1 - 1e-6
+
+Sides = Mapping[str, NDArray[np.bool_]]
+
+
+def candidates(
+    outputs: Outputs, letterbox: Letterbox, lungs: Sides, image_uid: str, card: ModelCard
+) -> tuple[Finding, ...]:
+    """Every box of the first image whose centre lies in the image, most probable first.
+
+    Parameters
+    ----------
+    lungs
+        The masks `right-lung` and `left-lung`, in the image's own rows and columns.
+    """
+    kinds = [fields for fields in card.findings if "output" in fields]
+    if outputs.boxes is None or not kinds:
+        return ()
+    names = list(card.network["boxes"])
+    found = boxes.decode(outputs.boxes, len(names), at_least=_LEAST_SCORE)[0]
+    made = []
+    for fields in kinds:
+        own = [f for f in found if f.kind == names.index(fields["output"])]
+        made += [_finding(f, fields, letterbox, lungs, image_uid) for f in own if _inside(f, letterbox)]
+    return tuple(sorted(made, key=lambda finding: -finding.probability))
+
+
+def reported(found: Sequence[Finding], image_uid: str, card: ModelCard) -> tuple[Finding, ...]:
+    """The boxes at or above their operating point; for a kind without one, that it was looked for and not found."""
+    present = [finding for finding in found if finding.present]
+    for fields in card.findings:
+        if "output" in fields and not any(finding.label == fields["label"] for finding in present):
+            best = max((f.probability for f in found if f.label == fields["label"]), default=0.0)
+            present.append(_made(fields, best, None, None, image_uid))
+    return tuple(present)
+
+
+def probability(score: float, fields: Mapping[str, Any]) -> float:
+    """What a score means by the manifest's calibration; without one, the score."""
+    if "slope" not in fields:
+        return score
+    p = min(max(score, _LEAST), _MOST)
+    return 1 / (1 + math.exp(-(fields["slope"] * math.log(p / (1 - p)) + fields["offset"])))
+
+
+def _finding(
+    found: boxes.Found, fields: Mapping[str, Any], letterbox: Letterbox, lungs: Sides, image_uid: str
+) -> Finding:
+    x0, y0, x1, y1 = found.box_xyxy
+    (left, top), (right, bottom) = letterbox.to_image(x0, y0), letterbox.to_image(x1, y1)
+    box = Box(
+        max(0.0, left), max(0.0, top), min(float(letterbox.columns), right), min(float(letterbox.rows), bottom)
+    )  # fmt: skip
+    return _made(fields, probability(found.score, fields), box, _side(box, lungs, fields), image_uid)
+
+
+def _made(fields: Mapping[str, Any], chance: float, box: Box | None, side: Code | None, image_uid: str) -> Finding:
+    return Finding(
+        code=code(fields["code"]),
+        label=fields["label"],
+        probability=chance,
+        present=box is not None and chance >= fields["operating_point"],
+        operating_point=float(fields["operating_point"]),
+        image=image_uid,
+        box=box,
+        site=code(fields["site"]),
+        laterality=side,
+    )
+
+
+def _inside(found: boxes.Found, letterbox: Letterbox) -> bool:
+    x0, y0, x1, y1 = found.box_xyxy
+    x, y = letterbox.to_image((x0 + x1) / 2, (y0 + y1) / 2)
+    return 0 <= x < letterbox.columns and 0 <= y < letterbox.rows
+
+
+def _side(box: Box, lungs: Sides, fields: Mapping[str, Any]) -> Code | None:
+    """The lung that the centre is nearer to by columns; None where a lung was not found."""
+    right, left = (np.flatnonzero(lungs[name].any(axis=0)) for name in ("right-lung", "left-lung"))
+    if not right.size or not left.size:
+        return None
+    x = (box.x0 + box.x1) / 2
+    return code(fields["right" if abs(x - right.mean()) < abs(x - left.mean()) else "left"])

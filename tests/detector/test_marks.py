@@ -1,0 +1,112 @@
+"""From a box head drawn by hand to findings."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from medgem_node.card import ModelCard, read_card
+from medgem_node.detector import marks
+from medgem_node.detector.boxes import Truth, encode
+from medgem_node.detector.network import Outputs
+from medgem_node.detector.preprocess import Letterbox, letterbox
+
+FOLDER = Path(__file__).parents[2] / "models/chest-xray/1.0.0"
+KIND = {
+    "label": "Nodule or mass",
+    "output": "nodule-or-mass",
+    "code": {"value": "27925004", "scheme": "SCT", "meaning": "Nodule"},
+    "site": {"value": "39607008", "scheme": "SCT", "meaning": "Lung"},
+    "right": {"value": "24028007", "scheme": "SCT", "meaning": "Right"},
+    "left": {"value": "7771000", "scheme": "SCT", "meaning": "Left"},
+    "operating_point": 0.5,
+}
+
+
+@pytest.fixture(scope="module")
+def card() -> ModelCard:
+    shipped = read_card(FOLDER)
+    network = {**shipped.network, "boxes": ["nodule-or-mass"]}
+    return replace(shipped, network=network, findings=(*shipped.findings, KIND))
+
+
+def outputs(*lesions: tuple[tuple[float, float, float, float], float]) -> Outputs:
+    """A box and its score each, of a square of 256 pixels."""
+    heat, geometry = np.full((1, 64, 64), 1e-4, np.float32), np.zeros((4, 64, 64), np.float32)
+    for box, score in lesions:
+        made = encode([Truth(box)], 1, 64, 64)
+        heat[made.heat > 0.99] = score
+        geometry += made.geometry
+    maps = torch.from_numpy(np.concatenate((np.log(heat / (1 - heat)), geometry)))[None]
+    empty = torch.zeros(1, 1, 1, 1)
+    return Outputs(empty, empty, torch.zeros(1, 6), maps.float())
+
+
+def lungs(box: Letterbox) -> dict[str, np.ndarray]:
+    right = np.zeros((box.rows, box.columns), bool)
+    right[:, : box.columns // 3] = True
+    return {"right-lung": right, "left-lung": right[:, ::-1]}
+
+
+def found(card: ModelCard, out: Outputs, rows: int = 512, columns: int = 512) -> tuple[marks.Finding, ...]:
+    box = letterbox(rows, columns)
+    return marks.candidates(out, box, lungs(box), "1.2.3", card)
+
+
+def test_a_box_lies_in_the_images_own_geometry(card: ModelCard) -> None:
+    (finding,) = found(card, outputs(((40, 60, 60, 84), 0.9)))
+
+    assert finding.box is not None
+    assert finding.box.xyxy == pytest.approx((80, 120, 120, 168), abs=0.1)
+    assert finding.present
+
+
+def test_a_box_is_cut_at_the_images_edge(card: ModelCard) -> None:
+    (finding,) = found(card, outputs(((60, 60, 100, 84), 0.9)), rows=512, columns=256)
+
+    assert finding.box is not None
+    assert finding.box.x0 == 0.0
+
+
+def test_a_mark_beside_the_image_is_none(card: ModelCard) -> None:
+    assert found(card, outputs(((10, 60, 30, 84), 0.9)), rows=512, columns=256) == ()
+
+
+def test_the_side_is_that_of_the_nearer_lung(card: ModelCard) -> None:
+    findings = found(card, outputs(((40, 60, 60, 84), 0.9), ((190, 60, 220, 84), 0.8)))
+
+    assert [f.laterality.meaning for f in findings if f.laterality] == ["Right", "Left"]
+
+
+def test_a_score_becomes_a_probability_by_the_manifests_calibration(card: ModelCard) -> None:
+    calibrated = {**KIND, "slope": 1.0, "offset": -2.0}
+
+    (finding,) = found(replace(card, findings=(calibrated,)), outputs(((40, 60, 60, 84), 0.9)))
+
+    assert finding.probability == pytest.approx(1 / (1 + np.exp(-(np.log(9) - 2))), abs=1e-3)
+    assert finding.present
+
+
+def test_what_was_looked_for_and_not_found_is_said(card: ModelCard) -> None:
+    weak = found(card, outputs(((40, 60, 60, 84), 0.3)))
+
+    (finding,) = marks.reported(weak, "1.2.3", card)
+
+    assert not finding.present
+    assert finding.box is None
+    assert finding.probability == pytest.approx(0.3, abs=1e-3)
+
+
+def test_all_boxes_above_the_operating_point_are_reported(card: ModelCard) -> None:
+    all_found = found(card, outputs(((40, 60, 60, 84), 0.9), ((190, 60, 220, 84), 0.8), ((100, 160, 120, 180), 0.2)))
+
+    assert len(all_found) == 3
+    assert [f.present for f in marks.reported(all_found, "1.2.3", card)] == [True, True]
+
+
+def test_a_model_without_boxes_finds_none(card: ModelCard) -> None:
+    assert found(card, outputs()._replace(boxes=None)) == ()
