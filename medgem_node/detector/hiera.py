@@ -22,14 +22,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from medgem_node.detector.lite import CHANNELS, LiteStem
+from medgem_node.detector.sizes import SIZES
 from medgem_node.errors import ModelRejected
 
-TRUNKS = ("hiera", "lite0")
+TRUNKS = ("hiera", "lite0", "vit")
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkConfig:
-    """The table `[network]` of a manifest; an unknown or a missing key is an error."""
+    """The table `[network]` of a manifest, beside what its `named` size gives; an odd or a missing key is an error."""
 
     size: int  # pixels along each side of the square input
     stem: tuple[int, int]  # channels at strides 2 and 4
@@ -43,13 +44,17 @@ class NetworkConfig:
     masks: tuple[str, ...]
     points: tuple[str, ...]
     classes: tuple[str, ...]  # of the gate; the first is the one that is let through
-    trunk: str = "hiera"  # or "lite0": no windows, stem (16, 24), widths (40, ..), depths (0, ..)
+    trunk: str = "hiera"  # or "lite0" (no windows; stem 16, 24; widths 40, ...; depths 0, ...), or "vit"
     boxes: tuple[str, ...] = ()  # kinds of lesion that are given a box
     views: tuple[str, ...] = ()  # how the beam went; the first is the usual one
 
     @classmethod
     def read(cls, table: Mapping[str, Any]) -> NetworkConfig:
         """The table, checked. Raises ModelRejected."""
+        if (named := table.get("named")) is not None:
+            if named not in SIZES:
+                raise ModelRejected(f'model.toml: [network] named "{named}" is not one of {", ".join(SIZES)}')
+            table = {**SIZES[named], **{key: value for key, value in table.items() if key != "named"}}
         known = {f.name for f in fields(cls)}
         needed = {f.name for f in fields(cls) if f.default is MISSING}
         if odd := sorted((table.keys() - known) | (needed - table.keys())):
@@ -74,7 +79,7 @@ class Hiera(nn.Module):
         self.stem2 = nn.Sequential(_down(1, half), Residual(half))
         self.stem4 = nn.Sequential(_down(half, quarter), Residual(quarter))
         self.embed = _down(quarter, config.widths[0])
-        rates = torch.linspace(0, config.drop_path, sum(config.depths)).tolist()
+        rates = rising(config.drop_path, sum(config.depths))
         windows = (config.window, 0, 0)  # 0: the whole image
         stages, merges, done = [], [], 0
         for n, (width, depth) in enumerate(zip(config.widths, config.depths, strict=True)):
@@ -116,7 +121,7 @@ class LiteHiera(nn.Module):
         super().__init__()
         self.stem = LiteStem()
         (_, fine, coarse), (_, many, more) = config.widths, config.depths
-        rates = torch.linspace(0, config.drop_path, many + more).tolist()
+        rates = rising(config.drop_path, many + more)
         self.embed = nn.Conv2d(CHANNELS[3], fine, 1)
         self.norm_in = nn.LayerNorm(fine)
         self.stage16 = nn.Sequential(*(Block(fine, config.heads[1], 0, config.mlp_ratio, r) for r in rates[:many]))
@@ -223,6 +228,11 @@ class Residual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the same."""
         return functional.relu(x + self.body(x))
+
+
+def rising(last: float, blocks: int) -> list[float]:
+    """From 0 to `last` in even steps."""
+    return [last * n / max(blocks - 1, 1) for n in range(blocks)]
 
 
 def to_windows(x: Tensor, window: int) -> Tensor:

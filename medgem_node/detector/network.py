@@ -8,6 +8,9 @@ from torch import Tensor, nn
 
 from medgem_node.detector.heads import BoxHead, Decoder, GateHead, HeatmapHead, MaskHead
 from medgem_node.detector.hiera import Hiera, LiteHiera, NetworkConfig
+from medgem_node.detector.vit import PlainVit
+
+_TRUNKS: dict[str, type[Hiera | LiteHiera | PlainVit]] = {"hiera": Hiera, "lite0": LiteHiera, "vit": PlainVit}
 
 
 class Outputs(NamedTuple):
@@ -26,7 +29,7 @@ class ChestNetwork(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
-        self.trunk = LiteHiera(config) if config.trunk == "lite0" else Hiera(config)
+        self.trunk = _TRUNKS[config.trunk](config)
         self.decoder = Decoder(config)
         self.masks = MaskHead(config.decoder[-1], len(config.masks), stride=32 >> len(config.decoder))
         self.points = HeatmapHead(config.decoder[2], len(config.points))

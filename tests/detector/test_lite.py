@@ -11,6 +11,7 @@ from torch import nn
 from medgem_node.detector.hiera import LiteHiera, NetworkConfig
 from medgem_node.detector.lite import CHANNELS, LiteStem, SameConv
 from medgem_node.detector.network import ChestNetwork
+from medgem_node.detector.sizes import SIZES
 from medgem_node.errors import ModelRejected
 
 LITE: dict[str, Any] = {
@@ -118,6 +119,33 @@ def test_a_manifest_without_a_trunk_has_the_first_one() -> None:
     config = NetworkConfig.read({k: v for k, v in LITE.items() if k not in ("trunk", "boxes", "views")})
 
     assert (config.trunk, config.boxes, config.views) == ("hiera", (), ())
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_a_named_size_is_a_network(name: str) -> None:
+    table = {k: LITE[k] for k in ("masks", "points", "classes", "boxes")}
+
+    with torch.device("meta"):
+        network = ChestNetwork(NetworkConfig.read({"named": name, "size": 512, **table}))
+        outputs = network(torch.empty(1, 1, 512, 512))
+
+    assert outputs.masks.shape == (1, 3, 512, 512)
+    assert outputs.boxes is not None
+    assert outputs.boxes.shape == (1, 5, 128, 128)
+
+
+def test_the_plain_transformer_is_as_large_as_the_literatures() -> None:
+    table = {k: LITE[k] for k in ("masks", "points", "classes")}
+
+    with torch.device("meta"):
+        network = ChestNetwork(NetworkConfig.read({"named": "vit-l24", "size": 512, **table}))
+
+    assert sum(p.numel() for p in network.trunk.parameters()) / 1e6 == pytest.approx(171, abs=2)
+
+
+def test_a_name_that_no_network_has_is_refused() -> None:
+    with pytest.raises(ModelRejected, match="hiera-s"):
+        NetworkConfig.read({**LITE, "named": "hiera-x"})
 
 
 def test_a_lite_trunk_is_what_the_manifest_asked_for(network: ChestNetwork) -> None:
