@@ -65,6 +65,8 @@ def evaluate(card: ModelCard, data: Path, *, split: str = "test", report: Callab
     """Overlap, ratio, gate and external validity on one split of the recipe's films; JSON-able."""
     torch.set_num_threads(1)
     recipe, network = read_recipe(card.folder / "train.toml"), runtime.load(card)
+    real = tuple(source for source in recipe.sources if source.kind != "synthetic")  # nothing is measured on others
+    recipe = replace(recipe, sources=real)
     films = read_films(recipe, data, split)
     report(f"{len(films)} films of the {split} split")
     cases = [_case(network, film, card) for film in films]

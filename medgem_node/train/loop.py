@@ -226,6 +226,7 @@ def _note_origin(out: Path, recipe: Path, plan: Recipe, fold: int | None, films:
         "threads": torch.get_num_threads(),
     }
     (out / "run.json").write_text(json.dumps(origin, indent=1) + "\n", "utf-8")
+    _note(out, {"slice": origin})  # one line each time it goes on: the code or the recipe may have changed since
 
 
 def _commit() -> str:
