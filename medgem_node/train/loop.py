@@ -13,7 +13,8 @@ import os
 import subprocess
 import time
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +68,6 @@ def train(
         Hold this fold of the patients back and never train on it, to choose by (see data.py).
     """
     torch.set_num_threads(threads or os.cpu_count() or 1)
-    torch.set_flush_denormal(True)  # focal gradients shrink until a CPU computes them a hundred times slower
     plan = read_recipe(recipe)
     config = network_config(recipe)
     out.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,8 @@ def train(
     held_back = [prepared(film, config.size) for film in check] if fold is None else []
     report(f"{len(films)} films to train on, {len(check)} to validate; step {run.step} of {plan.steps}")
     _note_origin(out, recipe, plan, fold, [*films, *check])
-    _steps(run, Batches(plan, config, films, held_back, usual_lungs(films)), check, out, minutes, report)
+    with _denormals_flushed():
+        _steps(run, Batches(plan, config, films, held_back, usual_lungs(films)), check, out, minutes, report)
     weights = out / "weights.safetensors"
     _save(weights, run.average.state_dict())
     golden = {"tolerance": _GOLDEN_TOLERANCE, "expected": golden_case(run.average)}
@@ -203,6 +204,16 @@ def _steps(
             run.save(out)
             saved = time.monotonic()
     run.save(out)
+
+
+@contextmanager
+def _denormals_flushed() -> Iterator[None]:
+    """Focal gradients shrink until a CPU computes them a hundred times slower; below 1e-38 they are taken as 0."""
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def _note(out: Path, values: Mapping[str, object]) -> None:
