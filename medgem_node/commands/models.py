@@ -1,0 +1,60 @@
+"""Models: what is installed, training, measuring."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from medgem_node.commands.common import Command, configured, model_arguments, say
+
+
+def add(command: Command) -> None:
+    """models, train, evaluate."""
+    command("models", _models, "The models that are installed.")
+    train = command("train", _train, "Train a model from its recipe.")
+    train.add_argument("recipe", type=Path, metavar="TRAIN.TOML")
+    train.add_argument("data_folder", type=Path, metavar="IMAGES")
+    train.add_argument("--out", type=Path, required=True, metavar="DIR", help="checkpoints and weights")
+    train.add_argument("--minutes", type=float, default=60.0, help="stop after so long; --resume goes on")
+    train.add_argument("--threads", type=int, default=0, help="0: all cores")
+    train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
+    evaluate = command("evaluate", _evaluate, "Measure a model on labelled images.")
+    evaluate.add_argument("data_folder", type=Path, metavar="IMAGES")
+    model_arguments(evaluate)
+    evaluate.add_argument("--split", default="test", help="train, validation or test; the recipe says who is in which")
+
+
+def _models(options: argparse.Namespace) -> int:
+    from medgem_node.card import find_cards
+
+    for card in find_cards(configured(options).models):
+        say(f"{card.name} {card.version}  {card.title}  ({card.status})  {card.folder}")
+    return 0
+
+
+def _train(options: argparse.Namespace) -> int:
+    from medgem_node.train.loop import train
+
+    out = train(
+        options.recipe,
+        options.data_folder,
+        options.out,
+        minutes=options.minutes,
+        threads=options.threads,
+        resume=options.resume,
+        report=say,
+    )
+    say(f"weights in {out}")
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from medgem_node.card import find_card
+    from medgem_node.train.evaluate import evaluate
+
+    card = find_card(configured(options).models, options.model, options.version_of_model)
+    result = evaluate(card, options.data_folder, split=options.split, report=lambda text: say(text, sys.stderr))
+    say(json.dumps(result, indent=2))
+    return 0
