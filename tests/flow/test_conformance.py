@@ -236,7 +236,7 @@ def test_each_stranger_finds_a_fault_that_was_planted(
     assert validators.judge([tmp_path / "spoilt.dcm"], others).get(program)
 
 
-@pytest.mark.slow
+@pytest.mark.acceptance
 @pytest.mark.timeout(1800)
 @pytest.mark.skipif(not CHECK_OBJECTS.exists(), reason="the team's validators are not on this machine")
 @pytest.mark.parametrize("case", ["DX", "CR", "CT", "enhanced CT", "MR", "not analysed"])

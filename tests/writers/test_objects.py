@@ -207,7 +207,7 @@ def test_dciodvfy_finds_no_error(write, tmp_path: Path, name: str) -> None:
         assert errors == [], path.name
 
 
-@pytest.mark.slow
+@pytest.mark.acceptance
 @pytest.mark.skipif(not CHECK_OBJECTS.exists(), reason="the team's validators are not on this machine")
 @pytest.mark.parametrize("name", ["synthetic DX", "real CR", "refused", "broken", "CT", "oblique CT", "MR"])
 def test_all_validators_find_no_error(write, tmp_path: Path, name: str) -> None:
