@@ -22,10 +22,11 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import re
 import tomllib
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,6 +42,8 @@ from medgem_node.train.lesions import Known, Lesion, reader
 T = TypeVar("T")
 SPLITS = ("train", "validation", "test")
 _CONTOURS = ("RL", "LL", "H")
+_PICTURES = (".png", ".jpg", ".jpeg")
+_CODE_STRING = re.compile(r"[A-Z][A-Z0-9_ ]{0,15}")
 _FINE = 1024  # contours are drawn this large, then averaged down: a soft edge, and no half pixel too wide
 
 
@@ -59,6 +62,7 @@ class Film:
     truth: NDArray[Any] | None = None
     lesions: tuple[Lesion, ...] | None = None  # None: nothing is known; empty: it is known that there is none
     view: str = ""  # "PA", "AP", or "" if not known
+    shows: str = ""  # of kind `other`: what the picture is of
 
     @property
     def known(self) -> tuple[bool, bool, bool]:
@@ -87,6 +91,7 @@ class Source:
     skip: tuple[str, ...] = ()  # beginnings of names never read
     evaluate_only: bool = False
     labels: str = ""  # CSV with the columns image, patient, view, nih_labels: weak labels, for evaluation only
+    shows: Mapping[str, str] = field(default_factory=dict)  # beginnings of names, and what such pictures are of
     view: str = ""  # of every film, if no CSV tells it
     lesion_kind: str = ""  # see lesions.py; "": nothing is known
     lesions: str = ""
@@ -232,12 +237,26 @@ def _film(
     elif source.kind == "other":
         truth = np.zeros((3, *pixels.shape), np.float32)
     view = views.get(path.name, source.view)
-    return Film(path.stem, _group(source, path), source.name, source.kind, pixels, truth, known(path), view)
+    shows = _shown(source, path) if source.kind == "other" else ""
+    return Film(path.stem, _group(source, path), source.name, source.kind, pixels, truth, known(path), view, shows)
+
+
+def _shown(source: Source, path: Path) -> str:
+    """What a picture is of: as the recipe says, else the modality and the part of the body that its header names."""
+    if told := next((text for start, text in source.shows.items() if path.name.startswith(start)), ""):
+        return told
+    if path.suffix.lower() in _PICTURES:
+        return "image file"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        header = pydicom.dcmread(path, force=True, stop_before_pixels=True)
+    words = (str(header.get(keyword, "")) for keyword in ("Modality", "BodyPartExamined"))
+    return " ".join(w for w in words if _CODE_STRING.fullmatch(w)) or "unknown"
 
 
 def read_pixels(path: Path) -> NDArray[np.float32] | None:
     """(rows, columns), bright = dense; None if the file holds no readable picture of 64 pixels or more a side."""
-    if path.suffix.lower() in (".png", ".jpg", ".jpeg"):
+    if path.suffix.lower() in _PICTURES:
         return np.asarray(Image.open(path).convert("L"), np.float32)
     try:
         with warnings.catch_warnings():
