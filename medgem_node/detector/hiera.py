@@ -47,6 +47,7 @@ class NetworkConfig:
     trunk: str = "hiera"  # or "lite0" (no windows; stem 16, 24; widths 40, ...; depths 0, ...), or "vit"
     boxes: tuple[str, ...] = ()  # kinds of lesion that are given a box
     views: tuple[str, ...] = ()  # how the beam went; the first is the usual one
+    embedding: int = 0  # numbers of the vector by which alike films are found; 0: there is none
 
     @classmethod
     def read(cls, table: Mapping[str, Any]) -> NetworkConfig:

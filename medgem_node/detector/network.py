@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from medgem_node.detector.embedding import EmbeddingHead
 from medgem_node.detector.heads import BoxHead, Decoder, GateHead, HeatmapHead, MaskHead
 from medgem_node.detector.hiera import Hiera, LiteHiera, NetworkConfig
 from medgem_node.detector.vit import PlainVit
@@ -21,6 +22,7 @@ class Outputs(NamedTuple):
     gate: Tensor  # (B, classes)
     boxes: Tensor | None = None  # (B, kinds + 4, H/4, W/4), see boxes.py
     views: Tensor | None = None  # (B, views)
+    embedding: Tensor | None = None  # (B, dimensions), of length 1: no logits
 
 
 class ChestNetwork(nn.Module):
@@ -36,6 +38,7 @@ class ChestNetwork(nn.Module):
         self.gate = GateHead(config.widths[2], len(config.classes))
         self.boxes = BoxHead(config.decoder[2], len(config.boxes)) if config.boxes else None
         self.views = GateHead(config.widths[2], len(config.views)) if config.views else None
+        self.embedding = EmbeddingHead(config.widths[2], config.embedding) if config.embedding else None
 
     def forward(self, image: Tensor, drawn: int | None = None) -> Outputs:
         """`image`: (B, 1, H, W), as `preprocess.to_tensor` makes it; maps of the first `drawn` only."""
@@ -47,4 +50,5 @@ class ChestNetwork(nn.Module):
             self.gate(features[-1]),
             self.boxes(maps[2]) if self.boxes else None,
             self.views(features[-1]) if self.views else None,
+            self.embedding(features[-1]) if self.embedding else None,
         )

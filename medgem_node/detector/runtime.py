@@ -80,6 +80,8 @@ def golden_case(network: ChestNetwork) -> dict[str, list[Any]]:
         case["box geometry"] = _rounded(coarse(outputs.boxes[:, kinds:], 8)[0])
     if outputs.views is not None:
         case["views"] = _rounded(outputs.views.softmax(dim=1)[0])
+    if outputs.embedding is not None:
+        case["embedding"] = _rounded(outputs.embedding[0])
     return case
 
 
