@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from medgem_node.detector.lite import CHANNELS, LiteStem
 from medgem_node.detector.sizes import SIZES
@@ -152,9 +153,15 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(width)
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
         self.drop_path = DropPath(drop_path)
+        self.checkpointing = False  # in training: computed again for the gradient instead of kept
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> the same."""
+        if self.checkpointing and self.training:
+            return checkpoint(self._computed, x, use_reentrant=False)  # type: ignore[no-any-return]
+        return self._computed(x)
+
+    def _computed(self, x: Tensor) -> Tensor:
         x = x + self.position(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         x = x + self.drop_path(self.attention(self.norm1(x)))
         return x + self.drop_path(self.mlp(self.norm2(x)))  # type: ignore[no-any-return]

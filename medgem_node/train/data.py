@@ -101,6 +101,15 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
+class Pretrain:
+    """The table `[pretrain]`, a first stage on pictures alone; see pretrain.py."""
+
+    steps: int = 0
+    masked: float = 0.6  # part of the blocks that are hidden
+    block: int = 32  # pixels along a block's side
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """`train.toml`: what weights come from. The same recipe, data and seed give the same weights up to rounding."""
 
@@ -123,6 +132,13 @@ class Recipe:
     folds: int = 3  # for choices by cross-validation
     small_size: int = 0  # films are shown this small at first, which costs less
     small_steps: int = 0  # until this step
+    restart_rate: float = 0.5  # where each cycle but the first starts, as a part of `learning_rate`
+    stop_by: str = ""  # a figure of the validation, as `jsrt@1`; the weights that did best by it are kept
+    patience: int = 0  # steps without a better figure after which training ends; 0: it never ends early
+    precision: str = "float32"  # of what the network computes: or "bfloat16", or "float16"; its weights are float32
+    checkpointing: bool = False  # attention is computed twice instead of kept for the gradient: slower, less memory
+    mask_loss: str = "entropy"  # beside Dice: cross-entropy, or "focal", which minds what is easy less
+    pretrain: Pretrain = field(default_factory=Pretrain)
 
     def size_at(self, step: int, size: int) -> int:
         """Pixels along each side of the square that the network learns on at a step."""
@@ -139,9 +155,10 @@ def read_recipe(path: Path) -> Recipe:
     try:
         table = tomllib.loads(path.read_text("utf-8"))
         sources = tuple(_table(Source, source, path) for source in table.pop("sources"))
+        first = _table(Pretrain, table.pop("pretrain", {}), path)
     except (OSError, tomllib.TOMLDecodeError, KeyError) as exc:
         raise ConfigError(f"{path}: no recipe: {exc}") from exc
-    return _table(Recipe, {**table, "sources": sources}, path)
+    return _table(Recipe, {**table, "sources": sources, "pretrain": first}, path)
 
 
 def _table(kind: type[T], table: Mapping[str, Any], path: Path) -> T:

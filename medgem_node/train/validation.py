@@ -10,6 +10,7 @@ import torch
 from medgem_node.detector import boxes
 from medgem_node.detector.network import ChestNetwork
 from medgem_node.detector.preprocess import Letterbox, to_tensor
+from medgem_node.detector.runtime import run
 from medgem_node.train.data import Film
 from medgem_node.train.evaluate_lesions import compared
 from medgem_node.train.metrics.froc import Box, Marks, sensitivity
@@ -31,7 +32,7 @@ def validated(network: ChestNetwork, films: Sequence[Film], size: int) -> dict[s
         if not whole and not (ill and film.is_frontal):
             continue
         tensor, box = to_tensor(film.pixels, size)
-        outputs = network(torch.from_numpy(tensor)[None])
+        outputs = run(network, tensor)
         if whole and film.truth is not None:
             maps = outputs.masks[0].sigmoid().numpy()
             overlaps.append([dice(box.crop_resize(m) > 0.5, t > 0.5) for m, t in zip(maps, film.truth, strict=True)])
