@@ -21,6 +21,8 @@ from torch.nn import functional
 
 STRIDE = 4
 _LARGEST_LOG_CELLS = 6.0
+_SUREST = 700.0  # a logit beyond which exp() leaves what a float holds
+_QUERY_REACH = 8.0  # cells that a refined centre may lie beyond its peak's: half a large mass
 _SMALLEST_SIGMA = 1.2  # cells: a mark is not surer than that of a nodule's centre
 
 Maps = NDArray[np.float32]
@@ -84,11 +86,20 @@ class Found:
     kind: int = 0
 
 
-def decode(maps: Tensor, kinds: int, *, at_least: float = 0.02, at_most: int = 50) -> list[list[Found]]:
+def decode(
+    maps: Tensor, kinds: int, *, queries: Tensor | None = None, at_least: float = 0.02, at_most: int = 50
+) -> list[list[Found]]:
     """The boxes of each image of a (B, kinds + 4, h, w) output, highest score first.
 
     A peak within another's inner half and weaker than it is the same lesion and is left out.
+
+    Parameters
+    ----------
+    queries
+        (B, K, 8), the refined peaks of the same output (queries.py): they alone count then.
     """
+    if queries is not None:
+        return [_of_queries(own, at_least, at_most) for own in queries.detach().cpu().numpy()]
     heat = maps[:, :kinds].sigmoid()
     peaks = heat * (functional.max_pool2d(heat, 3, stride=1, padding=1) == heat)
     return [
@@ -110,8 +121,23 @@ def _of_image(peaks: NDArray[Any], geometry: NDArray[Any], at_least: float, at_m
     return kept
 
 
-def _box(geometry: NDArray[Any], row: int, column: int) -> tuple[float, float, float, float]:
-    x, y = column + min(max(float(geometry[0]), 0.0), 1.0), row + min(max(float(geometry[1]), 0.0), 1.0)
+def _of_queries(queries: NDArray[Any], at_least: float, at_most: int) -> list[Found]:
+    kept: list[Found] = []
+    for kind, row, column, logit, *geometry in queries[np.argsort(-queries[:, 3], kind="stable")].tolist():
+        score = 1 / (1 + math.exp(-max(logit, -_SUREST)))
+        if score < at_least or len(kept) == at_most:
+            break
+        found = Found(_box(geometry, int(row), int(column), _QUERY_REACH), score, int(kind))
+        if not any(_same(found, other) for other in kept):
+            kept.append(found)
+    return kept
+
+
+def _box(
+    geometry: Sequence[float] | NDArray[Any], row: int, column: int, reach: float = 0.0
+) -> tuple[float, float, float, float]:
+    """`reach`: so many cells beyond its own may the centre lie."""
+    x, y = (cell + min(max(float(g), -reach), 1 + reach) for cell, g in zip((column, row), geometry[:2], strict=True))
     half_width, half_height = (math.exp(min(float(g), _LARGEST_LOG_CELLS)) / 2 for g in geometry[2:])
     return (
         (x - half_width) * STRIDE, (y - half_height) * STRIDE,

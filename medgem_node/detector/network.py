@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from medgem_node.detector.embedding import EmbeddingHead
 from medgem_node.detector.heads import BoxHead, Decoder, GateHead, HeatmapHead, MaskHead
 from medgem_node.detector.hiera import Hiera, LiteHiera, NetworkConfig
+from medgem_node.detector.queries import QueryDecoder
 from medgem_node.detector.vit import PlainVit
 
 _TRUNKS: dict[str, type[Hiera | LiteHiera | PlainVit]] = {"hiera": Hiera, "lite0": LiteHiera, "vit": PlainVit}
@@ -23,6 +24,7 @@ class Outputs(NamedTuple):
     boxes: Tensor | None = None  # (B, kinds + 4, H/4, W/4), see boxes.py
     views: Tensor | None = None  # (B, views)
     embedding: Tensor | None = None  # (B, dimensions), of length 1: no logits
+    queries: Tensor | None = None  # (B, K, 8): the boxes' best peaks, refined; see queries.py
 
 
 class ChestNetwork(nn.Module):
@@ -38,17 +40,26 @@ class ChestNetwork(nn.Module):
         self.gate = GateHead(config.widths[2], len(config.classes))
         self.boxes = BoxHead(config.decoder[2], len(config.boxes)) if config.boxes else None
         self.views = GateHead(config.widths[2], len(config.views)) if config.views else None
+        self.queries = QueryDecoder(config) if config.queries else None
         self.embedding = EmbeddingHead(config.widths[2], config.embedding) if config.embedding else None
 
     def forward(self, image: Tensor, drawn: int | None = None) -> Outputs:
         """`image`: (B, 1, H, W), as `preprocess.to_tensor` makes it; maps of the first `drawn` only."""
         features = self.trunk(image)  # strides 2, 4, 8, 16, 32
         maps = self.decoder([f[:drawn] for f in features])  # strides 16, 8, 4, and 2 where there is a fourth
+        boxes = self.boxes(maps[2]) if self.boxes else None
         return Outputs(
             self.masks(maps[-1]),
             self.points(maps[2]),
             self.gate(features[-1]),
-            self.boxes(maps[2]) if self.boxes else None,
+            boxes,
             self.views(features[-1]) if self.views else None,
             self.embedding(features[-1]) if self.embedding else None,
+            self.refine(boxes, features, maps) if boxes is not None else None,
         )
+
+    def refine(self, boxes: Tensor, features: list[Tensor], maps: list[Tensor]) -> Tensor | None:
+        """The box head's best peaks looked at again: (B, K, 8), B as many as `boxes` has; None without queries."""
+        if self.queries is None:
+            return None
+        return self.queries(boxes, maps[2], *(f[: len(boxes)] for f in features[-2:]))  # type: ignore[no-any-return]

@@ -78,6 +78,8 @@ def golden_case(network: ChestNetwork) -> dict[str, list[Any]]:
         kinds = len(network.config.boxes)
         case["boxes"] = _rounded(coarse(outputs.boxes[:, :kinds].sigmoid(), 8)[0])
         case["box geometry"] = _rounded(coarse(outputs.boxes[:, kinds:], 8)[0])
+    if outputs.queries is not None:
+        case["queries"] = _rounded(outputs.queries[0, :, 3].sigmoid().sort(descending=True).values)
     if outputs.views is not None:
         case["views"] = _rounded(outputs.views.softmax(dim=1)[0])
     if outputs.embedding is not None:

@@ -37,17 +37,17 @@ def validated(network: ChestNetwork, films: Sequence[Film], size: int) -> dict[s
             maps = outputs.masks[0].sigmoid().numpy()
             overlaps.append([dice(box.crop_resize(m) > 0.5, t > 0.5) for m, t in zip(maps, film.truth, strict=True)])
         if outputs.boxes is not None and film.lesions is not None:
-            found = boxes.decode(outputs.boxes, len(network.config.boxes))[0]
+            found = boxes.decode(outputs.boxes, len(network.config.boxes), queries=outputs.queries)[0]
             marked.append((film, found, box))
     scores = dict(zip(network.config.masks, np.mean(overlaps, 0).tolist(), strict=True)) if overlaps else {}
     for source in sorted({film.source for film, _, _ in marked}):
-        curve = sensitivity([compared(m[0], _marks(*m)) for m in marked if m[0].source == source], _RATES)
+        curve = sensitivity([compared(m[0], marks_in_film(*m)) for m in marked if m[0].source == source], _RATES)
         scores |= {f"{source}@{rate:g}": value for rate, value in zip(_RATES, curve, strict=True)}
     return scores
 
 
-def _marks(film: Film, found: Sequence[boxes.Found], letterbox: Letterbox) -> Marks:
-    """As parts of the film's width."""
+def marks_in_film(film: Film, found: Sequence[boxes.Found], letterbox: Letterbox) -> Marks:
+    """Marks and lesions as parts of the film's width."""
     unit = film.pixels.shape[1]
     marks = [_in_film(f.box_xyxy, letterbox, unit) for f in found]
     return Marks(film.group, marks, [f.score for f in found], list(_lesions(film)))
