@@ -7,6 +7,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,7 @@ def _check(card: ModelCard, path: Path) -> None:
         raise ModelRejected(f"{path}: may_say_normal in [model] must be true or false")
     for fields in card.findings:
         _check_tiers(fields.get("tiers"), path)
+        _check_confidence(fields, path)
 
 
 def _check_tiers(tiers: Any, path: Path) -> None:
@@ -149,6 +151,31 @@ def _check_tiers(tiers: Any, path: Path) -> None:
     high, medium = (tiers.get("high"), tiers.get("medium")) if isinstance(tiers, dict) and len(tiers) == 2 else (0, 0)
     if not isinstance(high, float) or not isinstance(medium, float) or not 1 >= high >= medium > 0.5:
         raise ModelRejected(f"{path}: tiers in [[findings]] must be {{ high = 0.9, medium = 0.7 }}, 1 to above 0.5")
+
+
+def _check_confidence(fields: Mapping[str, Any], path: Path) -> None:
+    """What makes a score a probability, and from where on it is reported."""
+    where = f'{path}: [[findings]] "{fields.get("label")}"'
+    if not _is_share(fields.get("operating_point", 0.5)):
+        raise ModelRejected(f"{where}: operating_point must be a number from 0 to 1")
+    if not isinstance(fields.get("calibrated", True), bool):
+        raise ModelRejected(f"{where}: calibrated must be true or false")
+    line = [fields.get(key) for key in ("slope", "offset")]
+    if line != [None, None] and not (all(isinstance(v, int | float) for v in line) and line[0] > 0):  # type: ignore[operator]
+        raise ModelRejected(f"{where}: slope and offset must be two numbers, slope above 0")
+    if "isotonic" in fields and (line != [None, None] or not _rises(fields["isotonic"])):
+        raise ModelRejected(f"{where}: isotonic must be rising pairs [score, probability], without slope and offset")
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+
+
+def _rises(knots: Any) -> bool:
+    """Whether these are two or more pairs of numbers 0..1, the first rising, the second never falling."""
+    if not isinstance(knots, list) or not all(isinstance(k, list) and len(k) == 2 for k in knots) or len(knots) < 2:
+        return False
+    return all(_is_share(v) for k in knots for v in k) and all(a[0] < b[0] and a[1] <= b[1] for a, b in pairwise(knots))
 
 
 def find_cards(models: Path) -> tuple[ModelCard, ...]:

@@ -201,6 +201,7 @@ class Finding:
     measurements: tuple[Measurement, ...] = ()
     frame: int = 1
     tier: str = ""  # how sure, of a calibrated probability: one of TIERS; empty where it is not calibrated
+    calibrated: bool = True  # False: `probability` is only the algorithm's score, and is never written as one
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
 
-from medgem_node.finding import Box
+from medgem_node.evidence import concept
+from medgem_node.finding import Box, Finding
 from medgem_node.geometry import Plane, frames, size
 from medgem_node.header import ascii_
 
@@ -157,6 +158,15 @@ def volumetric(place: Place, segment: Segment, said: Said, measurements: Sequenc
     return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
         referenced_segment=reference, **said.content(measurements)
     )
+
+
+def probability(finding: Finding) -> list[Number]:
+    """That the finding is there; none of what was not calibrated, as a reader takes a score for a chance."""
+    if not finding.calibrated:
+        return []
+    percent = sr.Measurement(codes.DCM.Probability, round(100 * finding.probability, 2), codes.UCUM.Percent)
+    of_what = sr.CodeContentItem(codes.DCM.Finding, concept(finding.code), RelationshipTypeValues.HAS_CONCEPT_MOD)
+    return [Number(percent, speaks_of=(of_what,))]
 
 
 def source_of(segment: Segment | None) -> list[sr.ContentItem]:

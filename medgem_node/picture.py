@@ -143,11 +143,12 @@ def _amount(value: float, unit: str) -> str:
 
 def said(finding: Finding, *more: str) -> str:
     """A finding as a text that cannot be read as its opposite, also where a viewer cuts off its end."""
-    percent = f"{100 * finding.probability:.0f}%"
+    percent = f"{100 * finding.probability:.0f}%" if finding.calibrated else ""
     if finding.present:
-        return ", ".join((f"{finding.label} {percent}", *more))
+        return ", ".join((f"{finding.label} {percent}".strip(), *more))
     label = finding.label if finding.label[:2].isupper() else finding.label[:1].lower() + finding.label[1:]
-    return ", ".join((f"No {label} by AI", *more, f"probability of {label} {percent}"))
+    chance = [f"probability of {label} {percent}"] if percent else []
+    return ", ".join((f"No {label} by AI", *more, *chance))
 
 
 def doubt(analysis: Analysis) -> str:

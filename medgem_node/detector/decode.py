@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from medgem_node.card import ModelCard, code
 from medgem_node.detector import marks, measure
+from medgem_node.detector.confidence import is_calibrated, tier
 from medgem_node.detector.measure import ChestLines
 from medgem_node.detector.network import Outputs
 from medgem_node.detector.preprocess import Letterbox
@@ -168,14 +169,6 @@ def probability_above(ratio: float, fields: Mapping[str, Any]) -> float:
     return 0.5 * (1 + math.erf(z / math.sqrt(2)))
 
 
-def tier(probability: float, present: bool, limits: Mapping[str, float] | None) -> str:
-    """How sure the answer is: the probability that it is true, by the card's limits. Empty where the card has none."""
-    if limits is None:
-        return ""
-    sure = probability if present else 1 - probability
-    return "high" if sure >= limits["high"] else "medium" if sure >= limits["medium"] else "review"
-
-
 def _one_part(p: Maps) -> Maps:
     """Probabilities with all that is marked beside the largest part unmarked, and the holes of that part marked.
 
@@ -281,6 +274,7 @@ def _finding(
 ) -> Finding:
     probability = probability_above(ratio, fields)
     present = probability >= fields["operating_point"]
+    calibrated = is_calibrated(fields)
     mask = next(m for m in masks if m.label == fields["mask"])
     return Finding(
         code=code(fields["code"]),
@@ -293,7 +287,8 @@ def _finding(
         site=code(fields["site"]),
         mask=fields["mask"],
         measurements=measurements,
-        tier=tier(probability, present, fields.get("tiers")),
+        tier=tier(probability, present, fields.get("tiers")) if calibrated else "",
+        calibrated=calibrated,
     )
 
 

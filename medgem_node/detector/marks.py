@@ -1,12 +1,12 @@
 """From the box head's output to findings: each box at a calibrated probability, with side and place.
 
-`[[findings]]` tables of the manifest with the key `output` name a kind of box. `slope` and `offset` make its score a
-probability (train/metrics/calibration.py); above `operating_point` it is reported.
+`[[findings]]` tables of the manifest with the key `output` name a kind of box. Its score is made a probability as
+`confidence.py` tells; at or above `operating_point` it is reported. Of a kind that was not found there is no
+probability at all: a mark's is that it lies on a lesion, and a lesion that was overlooked has no mark.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from medgem_node.card import ModelCard, code
 from medgem_node.detector import boxes
+from medgem_node.detector.confidence import is_calibrated, probability, tier
 from medgem_node.detector.network import Outputs
 from medgem_node.detector.preprocess import Letterbox
 from medgem_node.finding import Box, Code, Finding
 
 _LEAST_SCORE = 0.05  # weaker ones are many, and at any false rate worth having none is a lesion
-_LEAST, _MOST = 1e-6, 1 - 1e-6
 
 Sides = Mapping[str, NDArray[np.bool_]]
 
@@ -39,7 +39,7 @@ def candidates(
     if outputs.boxes is None or not kinds:
         return ()
     names = list(card.network["boxes"])
-    found = boxes.decode(outputs.boxes, len(names), at_least=_LEAST_SCORE)[0]
+    found = boxes.decode(outputs.boxes, len(names), queries=outputs.queries, at_least=_LEAST_SCORE)[0]
     made = []
     for fields in kinds:
         own = [f for f in found if f.kind == names.index(fields["output"])]
@@ -57,14 +57,6 @@ def reported(found: Sequence[Finding], image_uid: str, card: ModelCard) -> tuple
     return tuple(present)
 
 
-def probability(score: float, fields: Mapping[str, Any]) -> float:
-    """What a score means by the manifest's calibration; without one, the score."""
-    if "slope" not in fields:
-        return score
-    p = min(max(score, _LEAST), _MOST)
-    return 1 / (1 + math.exp(-(fields["slope"] * math.log(p / (1 - p)) + fields["offset"])))
-
-
 def _finding(
     found: boxes.Found, fields: Mapping[str, Any], letterbox: Letterbox, lungs: Sides, image_uid: str
 ) -> Finding:
@@ -77,16 +69,20 @@ def _finding(
 
 
 def _made(fields: Mapping[str, Any], chance: float, box: Box | None, side: Code | None, image_uid: str) -> Finding:
+    calibrated = box is not None and is_calibrated(fields)
+    present = box is not None and chance >= fields["operating_point"]
     return Finding(
         code=code(fields["code"]),
         label=fields["label"],
         probability=chance,
-        present=box is not None and chance >= fields["operating_point"],
+        present=present,
         operating_point=float(fields["operating_point"]),
         image=image_uid,
         box=box,
         site=code(fields["site"]),
         laterality=side,
+        tier=tier(chance, present, fields.get("tiers")) if calibrated else "",
+        calibrated=calibrated,
     )
 
 

@@ -36,6 +36,7 @@ from medgem_node.measurement_group import (
     comment,
     illustration,
     planar,
+    probability,
     ring,
     source_of,
     volumetric,
@@ -251,8 +252,6 @@ def _of_finding(run: _Run, finding: Finding) -> list[sr.Template]:
     in_volume = segment is not None and _is_of_volume(run, place)
     of_segment = [m for m in measured if in_volume and m.mask == finding.mask]
     site = ev.concept(finding.site) if finding.site else None
-    probability = sr.Measurement(codes.DCM.Probability, round(100 * finding.probability, 2), codes.UCUM.Percent)
-    of_what = sr.CodeContentItem(codes.DCM.Finding, ev.concept(finding.code), RelationshipTypeValues.HAS_CONCEPT_MOD)
     spoken = [picture.spoken(m) for m in measured if len(m.points) > 2 or _is_of_whole(m, finding, place)]
     said = Said(
         picture.said(finding, *spoken, *(["to be reviewed"] if finding.tier == "review" else [])),
@@ -262,8 +261,7 @@ def _of_finding(run: _Run, finding: Finding) -> list[sr.Template]:
         site=_site(site, finding.laterality),
         evaluations=_evaluations(finding),
     )
-    numbers = [Number(probability, speaks_of=(of_what,))]
-    numbers += [_number(run, m) for m in measured if m not in of_segment]
+    numbers = [*probability(finding), *(_number(run, m) for m in measured if m not in of_segment)]
     region = None if finding.box is None else ring(finding.box)
     groups = [planar(place, region, said, numbers, [*source_of(segment), *run.pictures(place)])]
     if in_volume and segment is not None:

@@ -12,8 +12,11 @@ import torch
 from medgem_node.card import ModelCard, read_card
 from medgem_node.detector import marks
 from medgem_node.detector.boxes import Truth, encode
+from medgem_node.detector.confidence import probability
 from medgem_node.detector.network import Outputs
 from medgem_node.detector.preprocess import Letterbox, letterbox
+from medgem_node.errors import ModelRejected
+from medgem_node.train.metrics.calibration import fit_isotonic
 
 FOLDER = Path(__file__).parents[2] / "models/chest-xray/1.0.0"
 KIND = {
@@ -110,3 +113,69 @@ def test_all_boxes_above_the_operating_point_are_reported(card: ModelCard) -> No
 
 def test_a_model_without_boxes_finds_none(card: ModelCard) -> None:
     assert found(card, outputs()._replace(boxes=None)) == ()
+
+
+TIERS = {"high": 0.9, "medium": 0.7}
+
+
+@pytest.mark.parametrize(("offset", "tier"), [(1.0, "high"), (-1.0, "medium"), (-2.0, "review")])
+def test_a_calibrated_box_says_how_sure_it_is(card: ModelCard, offset: float, tier: str) -> None:
+    calibrated = {**KIND, "slope": 1.0, "offset": offset, "tiers": TIERS}
+
+    (finding,) = found(replace(card, findings=(calibrated,)), outputs(((40, 60, 60, 84), 0.9)))
+
+    assert (finding.tier, finding.calibrated) == (tier, True)
+
+
+@pytest.mark.parametrize("how", [{}, {"slope": 1.0, "offset": 1.0, "calibrated": False}])
+def test_a_box_that_is_not_calibrated_has_a_score_and_no_tier(card: ModelCard, how: dict[str, object]) -> None:
+    (finding,) = found(replace(card, findings=({**KIND, **how, "tiers": TIERS},)), outputs(((40, 60, 60, 84), 0.9)))
+
+    assert finding.present
+    assert (finding.tier, finding.calibrated) == ("", False)
+
+
+def test_that_nothing_was_found_has_neither_probability_nor_tier(card: ModelCard) -> None:
+    calibrated = replace(card, findings=({**KIND, "slope": 1.0, "offset": 0.0, "tiers": TIERS},))
+
+    (finding,) = marks.reported(found(calibrated, outputs(((40, 60, 60, 84), 0.1))), "1.2.3", calibrated)
+
+    assert (finding.present, finding.tier, finding.calibrated) == (False, "", False)
+
+
+@pytest.mark.parametrize(("score", "expected"), [(0.05, 0.02), (0.2, 0.02), (0.4, 0.26), (0.6, 0.5), (0.9, 0.5)])
+def test_an_isotonic_line_is_level_beyond_its_ends(score: float, expected: float) -> None:
+    fields = {"isotonic": [[0.2, 0.02], [0.6, 0.5]]}
+
+    assert probability(score, fields) == pytest.approx(expected)
+
+
+def test_an_isotonic_line_of_a_fit_says_what_the_fit_says() -> None:
+    scores = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
+    line = fit_isotonic(scores, [False, True, False, False, True, True])
+    fields = {"isotonic": [list(knot) for knot in zip(line.scores, line.probabilities, strict=True)]}
+
+    for score in np.linspace(0, 1, 21):
+        assert probability(float(score), fields) == pytest.approx(line(float(score)))
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        ("operating_point = 1.5", "operating_point must be"),
+        ("operating_point = 0.5\nslope = 1.0", "slope and offset must be two numbers"),
+        ("operating_point = 0.5\nslope = -1.0\noffset = 0.0", "slope above 0"),
+        ("operating_point = 0.5\nisotonic = [[0.1, 0.2], [0.3, 0.1]]", "rising pairs"),
+        ("operating_point = 0.5\nisotonic = [[0.1, 0.2]]", "rising pairs"),
+        ("operating_point = 0.5\nisotonic = [[0.1, 0.2], [0.3, 0.4]]\nslope = 1\noffset = 0", "without slope"),
+        ('operating_point = 0.5\ncalibrated = "no"', "true or false"),
+    ],
+)
+def test_a_manifest_that_cannot_be_meant_is_refused(tmp_path: Path, lines: str, says: str) -> None:
+    folder = tmp_path / "chest-xray/1.0.0"
+    folder.mkdir(parents=True)
+    manifest = (FOLDER / "model.toml").read_text("utf-8")
+    (folder / "model.toml").write_text(f'{manifest}\n[[findings]]\nlabel = "Nodule"\n{lines}\n', "utf-8")
+
+    with pytest.raises(ModelRejected, match=says):
+        read_card(folder)

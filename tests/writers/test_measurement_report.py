@@ -105,6 +105,16 @@ def test_a_finding_is_a_group_with_its_box_its_probability_and_its_site(write, f
     assert "operating_point=0.5" in parameters
 
 
+def test_a_score_that_is_not_calibrated_is_never_written_as_a_probability(film: Dataset) -> None:
+    analysis = chest.analysis(film)
+    findings = tuple(replace(finding, calibrated=False) for finding in analysis.findings)
+
+    report = _report(replace(analysis, findings=findings), [film], made=())
+
+    assert not [item for item in _items(report) if _name(item) == codes.DCM.Probability.value]
+    assert _comments(report)[0] == "AI: Cardiomegaly, Cardiothoracic ratio 0.55"
+
+
 def test_every_number_says_where_it_was_taken(write, film: Dataset) -> None:
     report = write(chest.analysis(film), [film])["SR 1"]
 
