@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medgem_node.finding import Analysis, Finding
 from medgem_node.train.data import Film
-from medgem_node.train.metrics.calibration import brier, expected_error, fit_platt
-from medgem_node.train.metrics.detection import average_precision, concordance
+from medgem_node.train.evaluate_certainty import Answer, certainty
+from medgem_node.train.metrics.calibration import expected_error, fit_platt
+from medgem_node.train.metrics.detection import average_precisions, concordance
 from medgem_node.train.metrics.froc import Box, Marks, Scored, centre_in_box, centre_within, froc, scored, sensitivity
 from medgem_node.train.metrics.interval import interval, proportion
 from medgem_node.train.metrics.roc import auc_delong
@@ -35,6 +37,7 @@ def lesions(cases: Sequence[Judged], label: str, *, seed: int) -> dict[str, Any]
             **(_found(ill, label, seed) if ill else {}),
             **(_free(free, label, seed) if free else {}),
             **(_parted(ill, free, label) if ill and free else {}),
+            **({"operating_point": _at_operating_point(ill, free, label, seed)} if ill else {}),
         }
     return found
 
@@ -78,7 +81,7 @@ def _found(ill: Sequence[Judged], label: str, seed: int) -> dict[str, Any]:
     }
     if sized:
         shown = [_reported(m, analysis, label) for m, (_, analysis) in zip(marks, ill, strict=True)]
-        found["average_precision"] = {f"iou {v}": round(average_precision(marks, v), 4) for v in _OVERLAPS}
+        found["average_precision"] = average_precisions(marks, _OVERLAPS, seed=seed)
         found["reported_marks_with_iou_above_0.3"] = proportion(*concordance(shown))
     return found
 
@@ -100,19 +103,56 @@ def _parted(ill: Sequence[Judged], free: Sequence[Judged], label: str) -> dict[s
     return {"auc_with_against_without": auc_delong(highest, [True] * len(ill) + [False] * len(free))}
 
 
-def certainty(cases: Sequence[Judged], label: str) -> dict[str, float]:
-    """Whether a mark's probability is how often it lies on a lesion."""
-    probabilities, hit = _judged_marks(cases, label)
-    return {
-        "marks": len(hit), "on_lesions": sum(hit), "expected_error": round(expected_error(probabilities, hit), 4),
-        "expected_error_equal_counts": round(expected_error(probabilities, hit, equal_counts=True), 4),
-        "brier": round(brier(probabilities, hit), 4),
-    }  # fmt: skip
+def certainty_of_marks(cases: Sequence[Judged], label: str) -> dict[str, Any]:
+    """Whether a mark's probability is how often it lies on a lesion; of marks on all films with known lesions."""
+    answers = [
+        Answer(chance, chance >= _operating_point(analysis, label), hit)
+        for film, analysis in cases
+        for chance, hit in zip(*_judged_marks([(film, analysis)], label), strict=True)
+    ]
+    return {"marks": len(answers), "on_lesions": sum(a.true for a in answers), **certainty(answers)}
 
 
 def curve(cases: Sequence[Judged], label: str, rates: Sequence[float]) -> list[float]:
     """Sensitivity at each rate of false marks, without an interval."""
     return sensitivity([compared(film, marks_of(film, a, label)) for film, a in cases if film.lesions], rates)
+
+
+def found_and_missed(film: Film, analysis: Analysis | None, label: str) -> tuple[int, int, int]:
+    """At the operating point: lesions found, lesions missed, and false marks."""
+    shown = compared(film, _reported(marks_of(film, analysis, label), analysis, label))
+    found = int(np.isfinite(shown.lesions).sum())
+    return found, len(shown.lesions) - found, len(shown.false)
+
+
+def _at_operating_point(ill: Sequence[Judged], free: Sequence[Judged], label: str, seed: int) -> dict[str, Any]:
+    """What is reported, lesion by lesion and film by film; the share of films with lesions is this source's own."""
+    counts = np.array([found_and_missed(*case, label) for case in ill], float)
+    groups = [film.group for film, _ in ill]
+    marked = [any(f.present for f in _candidates(analysis, label)) for _, analysis in (*ill, *free)]
+    hits, unmarked = sum(marked[: len(ill)]), marked[len(ill) :].count(False)
+    points = [_operating_point(analysis, label) for _, analysis in (*ill, *free)]
+    return {
+        "value": next((p for p in points if not np.isnan(p)), float("nan")),
+        "lesions": int(counts[:, :2].sum()),
+        "lesions_found": interval(counts, groups, _share_found, seed=seed),
+        "false_marks_a_film_with_lesions": interval(counts, groups, lambda r: float(r[:, 2].mean()), seed=seed),
+        "sensitivity_by_film": proportion(hits, len(ill)),
+        "specificity_by_film": proportion(unmarked, len(free)),
+        "films_with_lesions": f"{len(ill)} of {len(ill) + len(free)}",
+    }
+
+
+def _share_found(counts: NDArray[np.float64]) -> float:
+    """Of rows of lesions found, lesions missed and false marks."""
+    lesions = counts[:, :2].sum()
+    return float(counts[:, 0].sum() / lesions) if lesions else float("nan")
+
+
+def _operating_point(analysis: Analysis | None, label: str) -> float:
+    """NaN of a film that was refused."""
+    said = (*analysis.findings, *analysis.candidates) if analysis else ()
+    return next((f.operating_point for f in said if f.label == label), float("nan"))
 
 
 def _judged_marks(cases: Sequence[Judged], label: str) -> tuple[list[float], list[bool]]:

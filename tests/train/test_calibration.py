@@ -51,8 +51,10 @@ def test_a_probability_of_one_is_in_the_last_bin() -> None:
 def test_what_is_calibrated_stays_so() -> None:
     p, happened = drawn(4000)
 
+    isotonic = fit_isotonic(p, happened)
+
     assert fit_platt(p, happened).slope == pytest.approx(1, abs=0.06)
-    assert expected_error([fit_isotonic(p, happened)(q) for q in p], happened) < 0.02
+    assert expected_error([isotonic(q) for q in p], happened) < 0.02
 
 
 def test_the_temperature_of_scores_that_are_too_sure_is_found() -> None:
@@ -96,6 +98,13 @@ def test_reliability_is_scikit_learns() -> None:
 
     assert [b.frequency for b in reliability(p, happened)] == pytest.approx(frequency.tolist())
     assert [b.probability for b in reliability(p, happened)] == pytest.approx(probability.tolist())
+
+
+def test_the_brier_score_is_scikit_learns() -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    p, happened = drawn(500)
+
+    assert brier(p, happened) == pytest.approx(metrics.brier_score_loss(happened, p))
 
 
 def test_conformal_limits_by_hand() -> None:

@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medgem_node.train.metrics.detection import average_precision, concordance, iou, mean_average_precision
+from medgem_node.train.metrics.detection import (
+    average_precision,
+    average_precisions,
+    concordance,
+    iou,
+    mean_average_precision,
+)
 from medgem_node.train.metrics.froc import (
     Marks,
     centre_in_box,
@@ -81,6 +87,57 @@ def test_average_precision_counts_a_second_mark_as_wrong() -> None:
     film = Marks("a", [LESION, LESION, ELSEWHERE], [0.9, 0.8, 0.7], [LESION, ELSEWHERE])
 
     assert average_precision([film], 0.5) == pytest.approx((1 + 2 / 3) / 2)
+
+
+def test_the_interval_of_average_precision_holds_the_value_and_draws_patients() -> None:
+    films = [*FILMS, *(Marks("e", f.marks, f.scores, f.lesions) for f in FILMS)]
+
+    found = average_precisions(films, [0.3, 0.5], seed=4)
+
+    assert found["iou 0.5"]["value"] == pytest.approx(average_precision(films, 0.5), abs=1e-4)
+    assert found["mean"]["value"] == pytest.approx(mean_average_precision([films], [0.3, 0.5]), abs=1e-4)
+    assert found["mean"]["low"] < found["mean"]["value"] < found["mean"]["high"]
+    assert (found["mean"]["lesions"], found["mean"]["films"], found["mean"]["patients"]) == (6, 8, 5)
+
+
+def random_films(n: int) -> list[Marks]:
+    """Lesions on a coarse grid, marks on some of them and elsewhere, no two scores alike."""
+    rng = np.random.default_rng(7)
+    films = []
+    for patient in range(n):
+        lesions = [(x, 10.0, x + 4.0, 14.0) for x in range(0, 10 * int(rng.integers(0, 4)), 10)]
+        marks = [lesion for lesion in lesions if rng.random() < 0.7]
+        marks += [(x, 40.0, x + 4.0, 44.0) for x in range(0, 10 * int(rng.integers(0, 5)), 10)]
+        films.append(Marks(str(patient), marks, rng.random(len(marks)).tolist(), lesions))
+    return films
+
+
+def test_average_precision_is_scikit_learns() -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    films = random_films(30)
+    judged = [scored(film, centre_in_box) for film in films]
+    found = np.concatenate([f.lesions for f in judged])
+    scores = np.concatenate([found[np.isfinite(found)], *(f.false for f in judged)])
+    right = np.arange(len(scores)) < np.isfinite(found).sum()
+
+    # theirs knows no lesion without a mark, and takes precision as it is at each score, not the best beyond it
+    precision, recall, _ = metrics.precision_recall_curve(right, scores)
+    envelope = np.maximum.accumulate(precision)
+    theirs = -np.diff(recall) @ envelope[:-1] * right.sum() / len(found)
+
+    assert average_precision(films, 0.5) == pytest.approx(theirs)
+
+
+def test_the_curve_is_monais() -> None:
+    metrics = pytest.importorskip("monai.metrics.froc")
+    films = [scored(film, centre_in_box) for film in random_films(30)]
+    found, false = np.concatenate([f.lesions for f in films]), np.concatenate([f.false for f in films])
+
+    hits = found[np.isfinite(found)]
+    rates, theirs = metrics.compute_froc_curve_data(false, hits, num_targets=len(found), num_images=len(films))
+
+    best = [theirs[rates <= rate].max() for rate in rates]  # a curve never falls as more false marks are allowed
+    assert sensitivity(films, rates.tolist())[1:] == pytest.approx(best[1:])
 
 
 def test_average_precision_without_a_lesion_is_no_number() -> None:

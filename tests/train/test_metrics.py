@@ -12,7 +12,7 @@ from medgem_node.train.batches import point_maps
 from medgem_node.train.loss import mask_loss, point_loss
 from medgem_node.train.metrics.interval import interval, proportion
 from medgem_node.train.metrics.overlap import dice, hd95
-from medgem_node.train.metrics.roc import auc, auc_delong
+from medgem_node.train.metrics.roc import auc, auc_delong, curve
 
 
 def test_dice_by_hand() -> None:
@@ -119,3 +119,46 @@ def test_a_mask_that_is_not_there_is_infinitely_far() -> None:
 
     assert hd95(mask, ~mask) == math.inf
     assert hd95(~mask, ~mask) == 0.0
+
+
+def blobs(seed: int, shape: tuple[int, int] = (40, 48)) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
+    """Some discs, one of which may touch the border."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    centres = rng.uniform(4, (shape[0], shape[1]), (3, 2))
+    return np.any([(y - cy) ** 2 + (x - cx) ** 2 < rng.uniform(9, 60) for cy, cx in centres], axis=0)
+
+
+@pytest.mark.filterwarnings("ignore:.*always_return_as_numpy:FutureWarning")  # MONAI warns of its own call
+@pytest.mark.parametrize("seed", range(6))
+def test_hd95_is_monais(seed: int) -> None:
+    metrics = pytest.importorskip("monai.metrics")
+    found, truth = blobs(seed), blobs(seed + 100)
+
+    pair = [torch.from_numpy(m)[None, None].float() for m in (found, truth)]
+    for spacing in ((1.0, 1.0), (0.7, 1.3)):
+        theirs = metrics.compute_hausdorff_distance(*pair, include_background=True, percentile=95, spacing=spacing)
+        assert hd95(found, truth, spacing) == pytest.approx(float(theirs), rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_dice_is_monais(seed: int) -> None:
+    metrics = pytest.importorskip("monai.metrics")
+    found, truth = blobs(seed), blobs(seed + 100)
+
+    theirs = metrics.compute_dice(*(torch.from_numpy(m)[None, None].float() for m in (found, truth)))
+
+    assert dice(found, truth) == pytest.approx(float(theirs), rel=1e-6)
+
+
+def test_the_roc_is_scikit_learns() -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(2)
+    scores, truth = np.round(rng.random(120), 2), rng.random(120) < 0.4
+
+    false_rate, true_rate = curve(scores.tolist(), truth.tolist())
+
+    theirs = metrics.roc_curve(truth, scores, drop_intermediate=False)
+    assert false_rate == pytest.approx(theirs[0])
+    assert true_rate == pytest.approx(theirs[1])
+    assert np.trapezoid(true_rate, false_rate) == pytest.approx(auc(scores.tolist(), truth.tolist()))

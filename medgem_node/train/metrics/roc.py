@@ -38,6 +38,16 @@ def auc_delong(scores: Sequence[float], positive: Sequence[bool]) -> dict[str, f
     }  # fmt: skip
 
 
+def curve(scores: Sequence[float], positive: Sequence[bool]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Share of negatives and share of positives at or above each score, highest first, from (0, 0) to (1, 1)."""
+    values, truth = np.asarray(scores, float), np.asarray(positive, bool)
+    order = np.argsort(-values, kind="stable")
+    last = np.append(np.diff(values[order]) != 0, True)  # equal scores are taken together
+    above = np.cumsum(np.stack((~truth[order], truth[order])), axis=1)[:, last]
+    shares = np.concatenate((np.zeros((2, 1)), above / np.maximum(above[:, -1:], 1)), axis=1)
+    return shares[0], shares[1]
+
+
 def _placements(values: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
     """For each value, the share of the sorted `others` that lie below it; ties count half."""
     below, to = np.searchsorted(others, values, "left"), np.searchsorted(others, values, "right")
