@@ -6,7 +6,7 @@ import hashlib
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,16 +26,19 @@ _SECTIONS = {
     "findings",
     "measurements",
     "gate",
+    "heatmap",
 }
+HEATMAPS = ("points", "lesions")
+"""What `source` of `[heatmap]` may name: the measurement's points, or the box head's own map."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
     """What the node knows of a model: who it is, what it may see, what its outputs mean.
 
-    `network`, `preprocessing`, `selection`, `gate`, `masks`, `findings` and `measurements` are the manifest's tables,
-    read by the detector; `weights_sha256` is checked whenever the weights are loaded. `may_say_normal` tells whether a
-    study in which nothing was found may be called normal: only a model that looks for all that matters may.
+    `network`, `preprocessing`, `selection`, `gate`, `masks`, `findings`, `measurements`, `heatmap` are the manifest's
+    tables, read by the detector; `weights_sha256` is checked whenever the weights are loaded. `may_say_normal` tells
+    whether a study in which nothing was found may be called normal: only a model that looks for all that matters may.
     """
 
     name: str
@@ -55,6 +58,8 @@ class ModelCard:
     findings: tuple[Mapping[str, Any], ...]
     measurements: tuple[Mapping[str, Any], ...]
     may_say_normal: bool = False
+    site_calibration: str = ""  # when and with how many films; empty: the operating points are the manifest's own
+    heatmap: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def device_uid(self) -> str:
@@ -120,6 +125,7 @@ def read_card(folder: Path) -> ModelCard:
             findings=tuple(fields.get("findings", ())),
             measurements=tuple(fields.get("measurements", ())),
             may_say_normal=model.get("may_say_normal", False),
+            heatmap=fields.get("heatmap", {}),
         )
     except (KeyError, TypeError) as exc:
         raise ModelRejected(f"{path}: key {exc} is missing") from exc
@@ -143,6 +149,8 @@ def _check(card: ModelCard, path: Path) -> None:
     for fields in card.findings:
         _check_tiers(fields.get("tiers"), path)
         _check_confidence(fields, path)
+    if card.heatmap:
+        _check_heatmap(card, path)
 
 
 def _check_tiers(tiers: Any, path: Path) -> None:
@@ -176,6 +184,21 @@ def _rises(knots: Any) -> bool:
     if not isinstance(knots, list) or not all(isinstance(k, list) and len(k) == 2 for k in knots) or len(knots) < 2:
         return False
     return all(_is_share(v) for k in knots for v in k) and all(a[0] < b[0] and a[1] <= b[1] for a, b in pairwise(knots))
+
+
+def _check_heatmap(card: ModelCard, path: Path) -> None:
+    table, kinds = card.heatmap, {"source": str, "label": str, "meaning": str, "explains": bool}
+    is_table = isinstance(table, dict) and table.keys() == kinds.keys()
+    if not is_table or not all(isinstance(table[key], kind) for key, kind in kinds.items()):
+        raise ModelRejected(f"{path}: [heatmap] wants source, label and meaning as texts, explains as true or false")
+    if table["source"] not in HEATMAPS:
+        raise ModelRejected(f'{path}: [heatmap] source "{table["source"]}" is not one of {", ".join(HEATMAPS)}')
+    if table["source"] == "lesions" and not (card.network.get("boxes") and any("output" in f for f in card.findings)):
+        raise ModelRejected(f"{path}: [heatmap] source lesions wants boxes in [network] and a finding with an output")
+    if not table["explains"] and "expla" in table["label"].lower():
+        raise ModelRejected(
+            f"{path}: [heatmap] is called an explanation, yet explains is false: it was not shown to be"
+        )
 
 
 def find_cards(models: Path) -> tuple[ModelCard, ...]:

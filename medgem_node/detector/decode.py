@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medgem_node.card import ModelCard, code
-from medgem_node.detector import marks, measure
+from medgem_node.detector import heatmap, marks, measure
 from medgem_node.detector.confidence import is_calibrated, tier
 from medgem_node.detector.measure import ChestLines
 from medgem_node.detector.network import Outputs
 from medgem_node.detector.preprocess import Letterbox
 from medgem_node.errors import NotApplicable
-from medgem_node.finding import Analysis, Finding, Heatmap, Mask, Measurement, Point
+from medgem_node.finding import Analysis, Finding, Mask, Measurement, Point
 
 Maps = NDArray[np.float32]
 Pixels = NDArray[np.bool_]
@@ -83,7 +83,7 @@ def decode(
         candidates=tuple(f for f in (*whole, *boxes) if f.probability >= _CANDIDATE),
         measurements=measurements,
         masks=masks,
-        heatmaps=(_heatmap(reading.points, letterbox, image_uid),),
+        heatmaps=(heatmap.chosen(outputs, letterbox, image_uid, card),),
         parameters={
             "frontal probability": f"{reading.classes[card.network['classes'][0]]:.3f}",
             "operating point": str(card.findings[0]["operating_point"]),
@@ -289,18 +289,4 @@ def _finding(
         measurements=measurements,
         tier=tier(probability, present, fields.get("tiers")) if calibrated else "",
         calibrated=calibrated,
-    )
-
-
-def _heatmap(points: Maps, letterbox: Letterbox, image_uid: str) -> Heatmap:
-    """All peaks in one map, at the network's resolution: a writer resizes."""
-    rows, columns = (max(1, round(n * letterbox.scale)) for n in (letterbox.rows, letterbox.columns))
-    small = Letterbox(1.0, letterbox.left, letterbox.top, rows, columns)
-    peaks = points.max(axis=0)
-    values = small.crop_resize((peaks / max(float(peaks.max()), 1e-6)).astype(np.float32))
-    return Heatmap(
-        label="Where the cardiothoracic ratio was measured",
-        images=(image_uid,),
-        values=np.clip(values, 0, 1)[None],
-        meaning="likely positions of the heart's and the thorax's borders; not an outline of disease",
     )
