@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from safetensors.torch import load_file
 from medgem_node.detector.hiera import NetworkConfig
 from medgem_node.detector.network import ChestNetwork
 from medgem_node.errors import ConfigError
-from medgem_node.train import loop
+from medgem_node.train import loop, run
 from medgem_node.train.data import read_films, read_recipe, split_of
 from medgem_node.train.loss import loss
 
@@ -127,19 +126,19 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(
     recipe: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = train(recipe, data, tmp_path / "whole")
-    learn = loop.Run.learn
+    learn = run.Run.learn
 
-    def two_steps(run: loop.Run, *batch: object) -> dict[str, float]:
-        if run.step == 2:
+    def two_steps(own: run.Run, *batch: object) -> dict[str, float]:
+        if own.step == 2:
             raise KeyboardInterrupt
-        parts = learn(run, *batch)
-        run.save(tmp_path / "parts")
+        parts = learn(own, *batch)
+        own.save(tmp_path / "parts")
         return parts
 
-    monkeypatch.setattr(loop.Run, "learn", two_steps)
+    monkeypatch.setattr(run.Run, "learn", two_steps)
     with pytest.raises(KeyboardInterrupt):
         train(recipe, data, tmp_path / "parts")
-    monkeypatch.setattr(loop.Run, "learn", learn)
+    monkeypatch.setattr(run.Run, "learn", learn)
     parts = train(recipe, data, tmp_path / "parts", resume=True)
 
     for name, value in whole.items():
@@ -149,23 +148,23 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(
 def test_a_killed_training_of_boxes_goes_on_as_if_it_had_not_been(
     recipe: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop.Run, "start_from_imagenet", lambda run: None)
+    monkeypatch.setattr(run.Run, "start_from_imagenet", lambda own: None)
     (recipe.parent / "model.toml").write_text(LITE)
     recipe.write_text(LITE_RECIPE)
     whole = train(recipe, data, tmp_path / "whole")
-    learn = loop.Run.learn
+    learn = run.Run.learn
 
-    def three_steps(run: loop.Run, *batch: Any) -> dict[str, float]:
-        if run.step == 3:
+    def three_steps(own: run.Run, *batch: Any) -> dict[str, float]:
+        if own.step == 3:
             raise KeyboardInterrupt
-        parts = learn(run, *batch)
-        run.save(tmp_path / "parts")
+        parts = learn(own, *batch)
+        own.save(tmp_path / "parts")
         return parts
 
-    monkeypatch.setattr(loop.Run, "learn", three_steps)
+    monkeypatch.setattr(run.Run, "learn", three_steps)
     with pytest.raises(KeyboardInterrupt):
         train(recipe, data, tmp_path / "parts")
-    monkeypatch.setattr(loop.Run, "learn", learn)
+    monkeypatch.setattr(run.Run, "learn", learn)
     parts = train(recipe, data, tmp_path / "parts", resume=True)
 
     assert all(torch.equal(parts[name], value) for name, value in whole.items())
@@ -177,17 +176,6 @@ def test_a_run_notes_what_its_weights_come_from(recipe: Path, data: Path, tmp_pa
     origin = json.loads((tmp_path / "out/run.json").read_text())
     assert origin["seed"] == 7
     assert len(origin["data_sha256"]) == len(origin["recipe_sha256"]) == 64
-
-
-def test_the_learning_rate_is_cosines_with_warm_restarts(recipe: Path) -> None:
-    recipe.write_text(RECIPE.replace("cycle_ends = [3, 4]", "cycle_ends = [12, 22]"))
-    plan = read_recipe(recipe)
-
-    rates = [loop.rate(plan, step) for step in range(22)]
-
-    # two steps of warm-up, a cosine of ten steps to one per cent, then another from half
-    first = [0.01 + 0.99 * (1 + math.cos(math.pi * n / 10)) / 2 for n in range(10)]
-    assert rates == pytest.approx([1e-3 * r for r in (0.5, 1.0, *first, *(r / 2 for r in first))])
 
 
 def test_a_fold_moves_no_film_of_the_test_split(recipe: Path, data: Path) -> None:
