@@ -27,6 +27,7 @@ _SECTIONS = {
     "measurements",
     "gate",
     "heatmap",
+    "research",
 }
 HEATMAPS = ("points", "lesions")
 """What `source` of `[heatmap]` may name: the measurement's points, or the box head's own map."""
@@ -60,6 +61,7 @@ class ModelCard:
     may_say_normal: bool = False
     site_calibration: str = ""  # when and with how many films; empty: the operating points are the manifest's own
     heatmap: Mapping[str, Any] = field(default_factory=dict)
+    research: tuple[Mapping[str, Any], ...] = ()  # the labels that are told, if any; see detector/labels.py
 
     @property
     def device_uid(self) -> str:
@@ -125,6 +127,7 @@ def read_card(folder: Path) -> ModelCard:
             findings=tuple(fields.get("findings", ())),
             measurements=tuple(fields.get("measurements", ())),
             may_say_normal=model.get("may_say_normal", False),
+            research=tuple(fields.get("research", ())),
             heatmap=fields.get("heatmap", {}),
         )
     except (KeyError, TypeError) as exc:

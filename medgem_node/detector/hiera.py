@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from medgem_node.detector.labels import check_labels
 from medgem_node.detector.lite import CHANNELS, LiteStem
 from medgem_node.detector.sizes import SIZES
 from medgem_node.errors import ModelRejected
@@ -50,10 +51,11 @@ class NetworkConfig:
     views: tuple[str, ...] = ()  # how the beam went; the first is the usual one
     queries: int = 0  # so many of the boxes' peaks are looked at again, see queries.py; 0: none
     embedding: int = 0  # numbers of the vector by which alike films are found; 0: there is none
+    labels: tuple[str, ...] = ()  # findings of a whole film, for research only; see labels.py
 
     @classmethod
     def read(cls, table: Mapping[str, Any]) -> NetworkConfig:
-        """The table, checked. Raises ModelRejected."""
+        """The table, checked. Raises ModelRejected, or ConfigError for a label that no network may have."""
         if (named := table.get("named")) is not None:
             if named not in SIZES:
                 raise ModelRejected(f'model.toml: [network] named "{named}" is not one of {", ".join(SIZES)}')
@@ -64,6 +66,7 @@ class NetworkConfig:
             raise ModelRejected(f'model.toml: [network] has an unknown or misses the key "{odd[0]}"')
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
         config = cls(**values)
+        check_labels(config.labels)
         if config.size % (8 * config.window) or config.size % 32:
             raise ModelRejected(f"model.toml: [network] size {config.size} is no multiple of 32 and of 8 windows")
         if config.trunk not in TRUNKS:

@@ -25,6 +25,7 @@ class Outputs(NamedTuple):
     views: Tensor | None = None  # (B, views)
     embedding: Tensor | None = None  # (B, dimensions), of length 1: no logits
     queries: Tensor | None = None  # (B, K, 8): the boxes' best peaks, refined; see queries.py
+    labels: Tensor | None = None  # (B, labels), for research only; see labels.py
 
 
 class ChestNetwork(nn.Module):
@@ -42,6 +43,7 @@ class ChestNetwork(nn.Module):
         self.views = GateHead(config.widths[2], len(config.views)) if config.views else None
         self.queries = QueryDecoder(config) if config.queries else None
         self.embedding = EmbeddingHead(config.widths[2], config.embedding) if config.embedding else None
+        self.labels = GateHead(config.widths[2], len(config.labels)) if config.labels else None
 
     def forward(self, image: Tensor, drawn: int | None = None) -> Outputs:
         """`image`: (B, 1, H, W), as `preprocess.to_tensor` makes it; maps of the first `drawn` only."""
@@ -56,6 +58,7 @@ class ChestNetwork(nn.Module):
             self.views(features[-1]) if self.views else None,
             self.embedding(features[-1]) if self.embedding else None,
             self.refine(boxes, features, maps) if boxes is not None else None,
+            self.labels(features[-1]) if self.labels else None,
         )
 
     def refine(self, boxes: Tensor, features: list[Tensor], maps: list[Tensor]) -> Tensor | None:

@@ -13,6 +13,7 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from medgem_node.card import ModelCard
+from medgem_node.detector import labels
 from medgem_node.detector.hiera import NetworkConfig
 from medgem_node.detector.network import ChestNetwork, Outputs
 from medgem_node.errors import ModelRejected
@@ -24,6 +25,7 @@ _GOLDEN = "golden/golden.json"
 def load(card: ModelCard) -> ChestNetwork:
     """Ready to use: digest checked, every tensor in its place, golden case computed again. Raises ModelRejected."""
     network = ChestNetwork(NetworkConfig.read(card.network))
+    labels.asked(card)
     try:
         network.load_state_dict(load_tensors(card.checked_weights()), strict=True)
     except (SafetensorError, RuntimeError) as exc:
@@ -84,6 +86,8 @@ def golden_case(network: ChestNetwork) -> dict[str, list[Any]]:
         case["views"] = _rounded(outputs.views.softmax(dim=1)[0])
     if outputs.embedding is not None:
         case["embedding"] = _rounded(outputs.embedding[0])
+    if outputs.labels is not None:
+        case["labels"] = _rounded(outputs.labels[0].sigmoid())
     return case
 
 

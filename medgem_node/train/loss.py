@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from medgem_node.detector.network import Outputs
+from medgem_node.train.label_loss import label_loss
 
 _AT_PEAK = 0.99
 UNKNOWN = -100  # a class that is not known, for the cross-entropy
@@ -27,6 +28,8 @@ class Target(NamedTuple):
     heat_weight: Tensor  # (D, 1, H/4, W/4)
     geometry: Tensor  # (D, 4, H/4, W/4)
     geometry_known: Tensor  # (D, 2, H/4, W/4)
+    labels: Tensor = torch.zeros(0, 0)  # (B, labels), 0..1
+    labels_known: Tensor = torch.zeros(0, 0)  # (B, labels), 0 or 1
 
 
 class Known(NamedTuple):
@@ -39,6 +42,7 @@ class Known(NamedTuple):
     views: Tensor
     lesions: Tensor
     geometry: Tensor
+    labels: Tensor
 
 
 def known(target: Target) -> Known:
@@ -51,6 +55,7 @@ def known(target: Target) -> Known:
         (target.views != UNKNOWN).sum(),
         _lesions(target.heat, target.heat_weight),
         2 * target.geometry_known.sum(),
+        target.labels_known.sum(),
     )
 
 
@@ -77,6 +82,8 @@ def loss(outputs: Outputs, target: Target, whole: Known | None = None, *, focal:
         parts["geometry"] = geometry_loss(outputs.boxes[:, kinds:], target.geometry, target.geometry_known, of.geometry)
     if outputs.views is not None:
         parts["views"] = class_loss(outputs.views, target.views, of.views)
+    if outputs.labels is not None:
+        parts["labels"] = label_loss(outputs.labels, target.labels, target.labels_known, of.labels)
     return parts
 
 
