@@ -1,6 +1,11 @@
 """One film, as another hospital might have taken it: placed, exposed and processed otherwise.
 
-Anatomy is never mirrored: a mirrored chest is one of the things the gate must recognise.
+Anatomy is never mirrored: a mirrored chest is one of the things the gate must recognise. Masks and boxes go where the
+film goes. Three changes are made only if the recipe's `[augment]` asks for them:
+
+`elastic`   the film is bent smoothly, by at most this part of its side (0.02: 8 pixels of 384).
+`density`   all of the exposed film is lighter or darker by at most this part of its grey range.
+`masked`    of all blocks of 16 pixels, how many are hidden; a lesion that is half hidden is not taught.
 """
 
 from __future__ import annotations
@@ -8,7 +13,8 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,21 +23,46 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 from medgem_node.detector.boxes import Truth
-from medgem_node.train.data import Film, shrunk
+from medgem_node.train.film import Film
 from medgem_node.train.lesions import Lesion
+from medgem_node.train.listed import FromFile
+from medgem_node.train.pictures import shrunk
 
 Grey = NDArray[Any]
 """(rows, columns) in 0..1, float; what leaves this file is float32."""
+_NODES = 6  # along each side of the grid that a bent film hangs on
+_BLOCK = 16  # pixels
+_FLAT = np.zeros((2, 0, 0), np.float32)  # the film is not bent
 
 
 def prepared(film: Film, size: int) -> Film:
-    """The film in 0..1 and not much larger than the network's input, once for the whole training."""
-    low, high = np.percentile(film.pixels, (0.1, 99.9)).tolist()
-    grey = np.clip((film.pixels - low) / max(high - low, 1e-6), 0, 1).astype(np.float32)
-    factor = min(1.0, 1.15 * size / max(grey.shape))
-    shape = (round(grey.shape[0] * factor), round(grey.shape[1] * factor))
-    truth = None if film.truth is None else np.stack([_eight_bits(shrunk(mask, shape)) for mask in film.truth])
-    return replace(film, pixels=_eight_bits(shrunk(grey, shape)), truth=truth)
+    """The film in 0..1 and not much larger than the network's input, once for the whole training.
+
+    One that is read when it is shown is made so then, and kept as its source's shelf keeps them.
+    """
+    if film.reading is not None:
+        assert isinstance(film.reading, FromFile), "a film is prepared once"
+        return replace(film, reading=Prepared(film.reading, size))
+    grey = _fitted(film.pixels, size)
+    truth = None if film.truth is None else np.stack([_eight_bits(shrunk(m, _shape(grey))) for m in film.truth])
+    return replace(film, pixels=grey, truth=truth)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The pixels of a film as `prepared` leaves them."""
+
+    file: FromFile
+    size: int
+
+    @property
+    def path(self) -> Path:
+        """The film's file."""
+        return self.file.path
+
+    def __call__(self) -> NDArray[np.uint8]:
+        """(rows, columns). Raises Unreadable."""
+        return self.file.shelf.picture(self.path, f"prepared {self.size}", lambda: _fitted(self.file(), self.size))
 
 
 def augmented(
@@ -47,16 +78,22 @@ def with_lesions(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], tuple[Truth, ...]]:
     """As `augmented`, with the film's lesions where they now lie, in pixels."""
     place = _placement(film.pixels.shape, size, ranges, rng)
-    grey = _placed(film.pixels, size, place) / 255
+    bend = _bend(size, ranges.get("elastic", 0.0), rng)
+    placed = _placed(film.pixels, size, place, bend) / 255
     truth = np.zeros((3, size, size), np.float32)
     if film.truth is not None and film.truth.any():
-        truth = np.stack([_placed(mask, size, place) / 255 for mask in film.truth])
-    lesions = tuple(_moved(lesion, film.pixels.shape, place) for lesion in film.lesions or ())
-    return exposed(grey, ranges, rng, clouds=film.lesions is None), truth, lesions
+        truth = np.stack([_placed(mask, size, place, bend) / 255 for mask in film.truth])
+    lesions = tuple(_bent(_moved(lesion, film.pixels.shape, place), bend) for lesion in film.lesions or ())
+    grey = exposed(placed, ranges, rng, clouds=film.lesions is None)
+    if part := ranges.get("masked", 0.0):
+        grey, lesions = _hidden(grey, lesions, part, rng)
+    return grey, truth, lesions
 
 
 def exposed(grey: Grey, ranges: Mapping[str, float], rng: Generator, *, clouds: bool = True) -> NDArray[np.float32]:
     """Another exposure, detector and processing; no clouds where they could be taken for a lesion that is not there."""
+    if most := ranges.get("density", 0.0):
+        grey = np.where(grey > 0, grey + rng.uniform(-1, 1) * most, grey)  # beside the film all stays black
     for change, chance in _CHANGES:
         if rng.random() < chance and (clouds or change is not _opacity):
             grey = change(grey, ranges, rng)
@@ -94,9 +131,42 @@ def _placement(shape: tuple[int, ...], size: int, ranges: Mapping[str, float], r
     )  # fmt: skip
 
 
-def _placed(values: Grey, size: int, place: tuple[float, ...]) -> Grey:
-    image = Image.fromarray(values).transform((size, size), Image.Transform.AFFINE, place, Image.Resampling.BILINEAR)
-    return np.asarray(image, np.float32)
+def _bend(size: int, most: float, rng: Generator) -> NDArray[np.float32]:
+    """How far, right and down, the place that a pixel is taken from lies off it: (2, size, size) pixels.
+
+    A grid of few nodes, pulled at random and smooth between them (free-form deformation, Rueckert et al. 1999,
+    doi:10.1109/42.796284), so that nothing is folded or torn.
+    """
+    if not most:
+        return _FLAT
+    pulls = (rng.uniform(-1, 1, (2, _NODES, _NODES)) * rng.random() * most * size).astype(np.float32)
+    resized = (Image.fromarray(pull).resize((size, size), Image.Resampling.BICUBIC) for pull in pulls)
+    return np.stack([np.asarray(pull, np.float32) for pull in resized])
+
+
+def _placed(values: Grey, size: int, place: tuple[float, ...], bend: NDArray[np.float32] = _FLAT) -> Grey:
+    if not bend.size:
+        image = Image.fromarray(values).transform(
+            (size, size), Image.Transform.AFFINE, place, Image.Resampling.BILINEAR
+        )
+        return np.asarray(image, np.float32)
+    a, b, c, d, e, f = place
+    middles = np.arange(size, dtype=np.float32) + 0.5
+    x, y = middles + bend[0], middles[:, None] + bend[1]
+    return _sampled(values, a * x + b * y + c, d * x + e * y + f)
+
+
+def _sampled(values: Grey, x: Grey, y: Grey) -> Grey:
+    """Bilinear, at image coordinates; 0 outside."""
+    rows, columns = values.shape
+    inside = (x >= 0) & (x < columns) & (y >= 0) & (y < rows)
+    x, y = np.clip(x - 0.5, 0, columns - 1), np.clip(y - 0.5, 0, rows - 1)
+    left, top = x.astype(int), y.astype(int)
+    right, bottom = np.minimum(left + 1, columns - 1), np.minimum(top + 1, rows - 1)
+    over, down = x - left, y - top
+    upper = values[top, left] * (1 - over) + values[top, right] * over
+    lower = values[bottom, left] * (1 - over) + values[bottom, right] * over
+    return np.where(inside, upper * (1 - down) + lower * down, 0).astype(np.float32)
 
 
 def _moved(lesion: Lesion, shape: tuple[int, ...], place: tuple[float, ...]) -> Truth:
@@ -110,6 +180,56 @@ def _moved(lesion: Lesion, shape: tuple[int, ...], place: tuple[float, ...]) -> 
     width, height = (x1 - x0) * columns / math.hypot(a, d), (y1 - y0) * rows / math.hypot(b, e)
     box = (to_x - width / 2, to_y - height / 2, to_x + width / 2, to_y + height / 2)
     return Truth(box, sized=lesion.sized, counts=lesion.counts)
+
+
+def _bent(lesion: Truth, bend: NDArray[np.float32]) -> Truth:
+    """Where a lesion of the placed film comes to lie when that is bent: by the middles of its four sides."""
+    if not bend.size:
+        return lesion
+    x0, y0, x1, y1 = lesion.box_xyxy
+    x, y = (x0 + x1) / 2, (y0 + y1) / 2
+    (left, _), (right, _) = _back(x0, y, bend), _back(x1, y, bend)
+    (_, top), (_, bottom) = _back(x, y0, bend), _back(x, y1, bend)
+    return replace(lesion, box_xyxy=(left, top, right, bottom))
+
+
+def _back(x: float, y: float, bend: NDArray[np.float32]) -> tuple[float, float]:
+    """The pixel that is taken from (x, y): what lies there plus its bend is (x, y), found by repetition."""
+    last = bend.shape[1] - 1
+    to_x, to_y = x, y
+    for _ in range(12):  # each brings it nearer by the steepest slope of the bend, at most 0.7
+        column, row = (min(max(int(v), 0), last) for v in (to_x, to_y))
+        to_x, to_y = x - float(bend[0, row, column]), y - float(bend[1, row, column])
+    return to_x, to_y
+
+
+def _hidden(
+    grey: NDArray[np.float32], lesions: tuple[Truth, ...], part: float, rng: Generator
+) -> tuple[NDArray[np.float32], tuple[Truth, ...]]:
+    """Blocks made as grey as the picture is on the whole; what is half behind them is neither lesion nor background."""
+    size = grey.shape[0]
+    blocks = rng.random((-(-size // _BLOCK),) * 2) < part
+    behind = blocks.repeat(_BLOCK, 0).repeat(_BLOCK, 1)[:size, :size]
+    seen = tuple(replace(lesion, counts=lesion.counts and _share(lesion, behind) <= 0.5) for lesion in lesions)
+    return np.where(behind, grey.mean(), grey).astype(np.float32), seen
+
+
+def _share(lesion: Truth, behind: NDArray[np.bool_]) -> float:
+    """How much of a lesion's box in the picture is hidden."""
+    x0, y0, x1, y1 = (max(int(v), 0) for v in lesion.box_xyxy)
+    own = behind[y0 : y1 + 1, x0 : x1 + 1]
+    return float(own.mean()) if own.size else 0.0
+
+
+def _fitted(pixels: NDArray[Any], size: int) -> NDArray[np.uint8]:
+    low, high = np.percentile(pixels, (0.1, 99.9)).tolist()
+    grey = np.clip((pixels - low) / max(high - low, 1e-6), 0, 1).astype(np.float32)
+    factor = min(1.0, 1.15 * size / max(grey.shape))
+    return _eight_bits(shrunk(grey, (round(grey.shape[0] * factor), round(grey.shape[1] * factor))))
+
+
+def _shape(grey: NDArray[np.uint8]) -> tuple[int, int]:
+    return grey.shape[0], grey.shape[1]
 
 
 def _eight_bits(values: NDArray[np.float32]) -> NDArray[np.uint8]:

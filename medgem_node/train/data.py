@@ -12,6 +12,10 @@ A site's own films join by another `[[sources]]` table. Its `kind` says what is 
 
 What is known of a film's lesions is told in `lesions.py`.
 
+A source with a `catalogue` is a data set as it is published, or a site's own table (`catalogue = "csv"`): `images` is
+its folder, or that table. Its films are listed by its own lists (see catalogues/) and read when they are shown, so that
+they need not fit into memory; its licence must be accepted (`accept_licence = true`). What it calls test stays so.
+
 Films of one patient share a `group`, the first `group_length` characters of the file's name (0: the whole stem). The
 group's SHA-256 decides the split, so that a film never moves from one split to another and no patient lies in two.
 For choices, `fold` parts the patients of `train` and `validation` anew; those of `test` stay out of every fold.
@@ -25,64 +29,41 @@ import json
 import re
 import tomllib
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
 
-from medgem_node.detector.measure import connected_parts
 from medgem_node.errors import ConfigError
-from medgem_node.train.lesions import Known, Lesion, reader
+from medgem_node.train import listed
+from medgem_node.train.film import Film as Film
+from medgem_node.train.lesions import Known, reader
+from medgem_node.train.pictures import PICTURES, drawn, lung_masks, read_pixels
+from medgem_node.train.pictures import shrunk as shrunk
+from medgem_node.train.shelf import Shelf
 
 T = TypeVar("T")
 SPLITS = ("train", "validation", "test")
+KINDS = ("contours", "lungs", "sides", "frontal", "synthetic", "other")
+RANGES = ("rotation_degrees", "scale", "shift", "aspect", "gamma", "window", "noise", "blur")
+"""Of `[augment]`, all needed."""
+OPTIONS = {"elastic": 0.04, "density": 0.5, "masked": 0.5}
+"""Of `[augment]`, 0 where they are not named (see augment.py), and the most that they may be."""
 _CONTOURS = ("RL", "LL", "H")
-_PICTURES = (".png", ".jpg", ".jpeg")
 _CODE_STRING = re.compile(r"[A-Z][A-Z0-9_ ]{0,15}")
-_FINE = 1024  # contours are drawn this large, then averaged down: a soft edge, and no half pixel too wide
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Film:
-    """One film and what is known of it. `truth`: (3, rows, columns): right lung, left lung, heart.
-
-    Grey and truth are float; of a film that `augment.prepared` made, they are 0..255 in eight bits.
-    """
-
-    name: str
-    group: str
-    source: str
-    kind: str
-    pixels: NDArray[Any]
-    truth: NDArray[Any] | None = None
-    lesions: tuple[Lesion, ...] | None = None  # None: nothing is known; empty: it is known that there is none
-    view: str = ""  # "PA", "AP", or "" if not known
-    shows: str = ""  # of kind `other`: what the picture is of
-
-    @property
-    def known(self) -> tuple[bool, bool, bool]:
-        """Of which of the three masks there is a truth."""
-        if self.truth is None:
-            return False, False, False
-        return True, True, self.kind in ("contours", "other")
-
-    @property
-    def is_frontal(self) -> bool:
-        """Whether the gate should let it through."""
-        return self.kind not in ("other", "synthetic")
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """One `[[sources]]` table; `images` is a glob below the data folder."""
+    """One `[[sources]]` table; `images` is a glob below the data folder, or where a catalogue's data set lies."""
 
     name: str
-    kind: str
+    kind: str = ""  # needed unless there is a catalogue, which tells it of each film
     images: str
     share: int  # films of each batch
     truth: str = ""
@@ -91,6 +72,7 @@ class Source:
     skip: tuple[str, ...] = ()  # beginnings of names never read
     evaluate_only: bool = False
     labels: str = ""  # CSV with the columns image, patient, view, nih_labels: weak labels, for evaluation only
+    reports: str = ""  # CSV with the columns image, text: what radiologists wrote, for the text encoder
     shows: Mapping[str, str] = field(default_factory=dict)  # beginnings of names, and what such pictures are of
     view: str = ""  # of every film, if no CSV tells it
     lesion_kind: str = ""  # see lesions.py; "": nothing is known
@@ -98,6 +80,12 @@ class Source:
     lesion_labels: tuple[str, ...] = ()
     lesion_share: int = 0  # of `share`, how many are drawn from the films with a lesion
     paste: float = 0.0  # how often a film known to be free of lesions is given simulated ones
+    catalogue: str = ""  # chexpert, nih-chestxray14, mimic-cxr-jpg, vindr-cxr, jsrt or csv
+    accept_licence: bool = False  # of a catalogue: that its terms were read and allow this use
+    licence: str = ""  # of a site's own table: under which terms its films are used
+    policy: Mapping[str, Any] = field(default_factory=dict)  # of uncertain and blank labels, see policies.py
+    laterals: bool = False  # whether a catalogue's lateral films teach the gate what it is to refuse
+    patients: str = ""  # sources with the same word here number the same patients alike; default: each its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +127,8 @@ class Recipe:
     checkpointing: bool = False  # attention is computed twice instead of kept for the gradient: slower, less memory
     mask_loss: str = "entropy"  # beside Dice: cross-entropy, or "focal", which minds what is easy less
     pretrain: Pretrain = field(default_factory=Pretrain)
+    memory_mb: int = 1024  # for prepared films of catalogues; those shown longest ago are read again
+    cache: str = ""  # folder in which prepared films of catalogues are kept; "": none
 
     def size_at(self, step: int, size: int) -> int:
         """Pixels along each side of the square that the network learns on at a step."""
@@ -158,7 +148,19 @@ def read_recipe(path: Path) -> Recipe:
         first = _table(Pretrain, table.pop("pretrain", {}), path)
     except (OSError, tomllib.TOMLDecodeError, KeyError) as exc:
         raise ConfigError(f"{path}: no recipe: {exc}") from exc
-    return _table(Recipe, {**table, "sources": sources, "pretrain": first}, path)
+    recipe = _table(Recipe, {**table, "sources": sources, "pretrain": first}, path)
+    _check(recipe, path)
+    return recipe
+
+
+def _check(recipe: Recipe, path: Path) -> None:
+    if odd := sorted(recipe.augment.keys() - {*RANGES, *OPTIONS}):
+        raise ConfigError(f'{path}: unknown key "{odd[0]}" in [augment]; known are {", ".join((*RANGES, *OPTIONS))}')
+    if far := [name for name, most in OPTIONS.items() if not 0 <= recipe.augment.get(name, 0) <= most]:
+        raise ConfigError(f"{path}: {far[0]} in [augment] lies between 0 and {OPTIONS[far[0]]}")
+    for source in recipe.sources:
+        if not source.catalogue and (source.kind not in KINDS or source.policy):
+            raise ConfigError(f"{path}: source {source.name} needs a kind ({', '.join(KINDS)}), or a catalogue")
 
 
 def _table(kind: type[T], table: Mapping[str, Any], path: Path) -> T:
@@ -183,29 +185,78 @@ def fold_of(group: str, folds: int) -> int:
     return int.from_bytes(hashlib.sha256(b"fold:" + group.encode()).digest()[:4], "big") % folds
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One file of a source: whose it is, in which split it lies, and the film, if it holds one."""
+
+    source: Source
+    path: Path
+    group: str
+    split: str
+    film: Callable[[], Film | None]
+
+    @property
+    def patient(self) -> tuple[str, str]:
+        """Who it is of: whose numbers they are, and the number."""
+        return self.source.patients or self.source.catalogue.replace("csv", "") or self.source.name, self.group
+
+
+def entries(recipe: Recipe, data: Path, *, training: bool = False, fold: int | None = None) -> Iterator[Entry]:
+    """Every file of every source (`training`: but for those that are for evaluation only). Raises ConfigError."""
+    shelf = Shelf(recipe.memory_mb << 20, data / recipe.cache if recipe.cache else None)
+    for source in recipe.sources:
+        if training and source.evaluate_only:
+            continue
+        own = _of_catalogue(source, recipe, data, shelf) if source.catalogue else _of_folder(source, recipe, data)
+        some = False
+        for entry in own:
+            some = True
+            if fold is None or entry.split == "test":
+                yield entry
+            else:
+                yield replace(entry, split="validation" if fold_of(entry.group, recipe.folds) == fold else "train")
+        if not some:
+            raise ConfigError(f"{data}: no film matches {source.images} of source {source.name}")
+
+
 def read_films(
     recipe: Recipe, data: Path, split: str, *, training: bool = False, fold: int | None = None
 ) -> list[Film]:
     """The films of one split; those for evaluation only are in `test`. Raises ConfigError if a source has none.
 
-    With a `fold`, `validation` is that fold and `train` all others.
+    With a `fold`, `validation` is that fold and `train` all others. Films of a catalogue are not `loaded`.
     """
-    films: list[Film] = []
-    for source in recipe.sources:
-        if training and source.evaluate_only:
-            continue
-        paths = _paths(source, data)
-        if not paths:
-            raise ConfigError(f"{data}: no film matches {source.images} of source {source.name}")
-        contours, views = _contours(source, data), _views(source, data)
-        known = reader(source.lesion_kind, source.lesions, source.lesion_labels, source.labels, data)
-        for path in paths:
-            own = _split(source, _group(source, path), path.name, recipe.split)
-            if fold is not None and own != "test":
-                own = "validation" if fold_of(_group(source, path), recipe.folds) == fold else "train"
-            if own == split and (film := _film(source, path, contours, views, known)):
-                films.append(film)
-    return films
+    wanted = (entry for entry in entries(recipe, data, training=training, fold=fold) if entry.split == split)
+    return [film for entry in wanted if (film := entry.film())]
+
+
+def licences(recipe: Recipe) -> tuple[str, ...]:
+    """A line for each source with a catalogue: under which terms its films are used. Raises ConfigError."""
+    told = [(source, listed.licence(source)) for source in recipe.sources if source.catalogue]
+    return tuple(f"{source.name}: {terms.name} {terms.url}".rstrip() for source, terms in told)
+
+
+def _of_folder(source: Source, recipe: Recipe, data: Path) -> Iterator[Entry]:
+    paths = _paths(source, data)
+    if not paths:
+        return
+    contours, views = _contours(source, data), _views(source, data)
+    known = reader(source.lesion_kind, source.lesions, source.lesion_labels, source.labels, data)
+    for path in paths:
+        group = _group(source, path)
+        split = _split(source, group, path.name, recipe.split)
+        yield Entry(source, path, group, split, partial(_film, source, path, contours, views, known))
+
+
+def _of_catalogue(source: Source, recipe: Recipe, data: Path, shelf: Shelf) -> Iterator[Entry]:
+    for record, film in listed.films(source, data, shelf):
+        split = record.split or _split(source, record.patient, record.image.name, recipe.split)
+        split = "test" if source.evaluate_only else split
+        yield Entry(source, record.image, record.patient, split, partial(_same, film))
+
+
+def _same(film: Film) -> Film:
+    return film
 
 
 def _paths(source: Source, data: Path) -> list[Path]:
@@ -248,9 +299,9 @@ def _film(
         return None
     truth: NDArray[np.float32] | None = None
     if source.kind == "contours" and set(_CONTOURS) <= contours.get(path.stem, {}).keys():
-        truth = _drawn([contours[path.stem][key] for key in _CONTOURS], pixels.shape)
+        truth = drawn([contours[path.stem][key] for key in _CONTOURS], pixels.shape)
     elif source.kind in ("lungs", "sides"):
-        truth = _lungs(path.with_name(path.stem + source.truth), source.kind)
+        truth = lung_masks(path.with_name(path.stem + source.truth), source.kind)
     elif source.kind == "other":
         truth = np.zeros((3, *pixels.shape), np.float32)
     view = views.get(path.name, source.view)
@@ -262,61 +313,10 @@ def _shown(source: Source, path: Path) -> str:
     """What a picture is of: as the recipe says, else the modality and the part of the body that its header names."""
     if told := next((text for start, text in source.shows.items() if path.name.startswith(start)), ""):
         return told
-    if path.suffix.lower() in _PICTURES:
+    if path.suffix.lower() in PICTURES:
         return "image file"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         header = pydicom.dcmread(path, force=True, stop_before_pixels=True)
     words = (str(header.get(keyword, "")) for keyword in ("Modality", "BodyPartExamined"))
     return " ".join(w for w in words if _CODE_STRING.fullmatch(w)) or "unknown"
-
-
-def read_pixels(path: Path) -> NDArray[np.float32] | None:
-    """(rows, columns), bright = dense; None if the file holds no readable picture of 64 pixels or more a side."""
-    if path.suffix.lower() in _PICTURES:
-        return np.asarray(Image.open(path).convert("L"), np.float32)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd headers are no news here
-            dataset = pydicom.dcmread(path, force=True)
-            pixels = np.asarray(dataset.pixel_array, np.float32)
-    except Exception:  # a folder of odd files: whatever a decoder raises means that it is no picture
-        return None
-    if dataset.get("SamplesPerPixel", 1) == 3:
-        pixels = pixels.mean(axis=-1)
-    while pixels.ndim > 2:
-        pixels = pixels[len(pixels) // 2]
-    if min(pixels.shape) < 64 or max(pixels.shape) > 6000 or np.ptp(pixels) == 0:
-        return None
-    return -pixels if dataset.get("PhotometricInterpretation") == "MONOCHROME1" else pixels
-
-
-def _drawn(contours: Sequence[Sequence[Sequence[float]]], shape: tuple[int, ...]) -> NDArray[np.float32]:
-    return np.stack([shrunk(_polygon(contour), (shape[0], shape[1])) for contour in contours])
-
-
-def _polygon(contour: Sequence[Sequence[float]]) -> NDArray[np.float32]:
-    image = Image.new("L", (_FINE, _FINE))
-    ImageDraw.Draw(image).polygon([(x * _FINE - 0.5, y * _FINE - 0.5) for x, y in contour], fill=1)
-    return np.asarray(image, np.float32)
-
-
-def shrunk(values: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:
-    """(rows, columns), averaged (or interpolated) to `shape`."""
-    image = Image.fromarray(values).resize((shape[1], shape[0]), Image.Resampling.BILINEAR)
-    return np.asarray(image, np.float32)
-
-
-def _lungs(path: Path, kind: str) -> NDArray[np.float32]:
-    labels: NDArray[Any] = np.asarray(Image.open(path))
-    if kind == "sides":
-        lungs = np.stack((labels & 1 > 0, labels & 2 > 0))
-    else:
-        first, second = sorted(connected_parts(np.asarray(labels > 0)), key=np.count_nonzero)[-2:]
-        in_order = _middle_column(first) < _middle_column(second)
-        lungs = np.stack((first, second) if in_order else (second, first))
-    return np.concatenate((lungs, np.zeros_like(lungs[:1]))).astype(np.float32)
-
-
-def _middle_column(mask: NDArray[np.bool_]) -> float:
-    return float(np.flatnonzero(mask.any(axis=0)).mean())
