@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from medgem_node.commands.common import Command, configured, model_arguments, say
+from medgem_node.errors import ConfigError
 
 
 def add(command: Command) -> None:
@@ -24,6 +25,10 @@ def add(command: Command) -> None:
     evaluate.add_argument("data_folder", type=Path, metavar="IMAGES")
     model_arguments(evaluate)
     evaluate.add_argument("--split", default="test", help="train, validation or test; the recipe says who is in which")
+    evaluate.add_argument("--report", type=Path, metavar="DIR", help="write evaluation.json and index.html there too")
+    evaluate.add_argument(
+        "--gallery", type=int, default=0, metavar="N", help="in DIR, gallery.html with the N worst films of each kind"
+    )
 
 
 def _models(options: argparse.Namespace) -> int:
@@ -51,10 +56,21 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from medgem_node.card import find_card
-    from medgem_node.train.evaluate import evaluate
+    from datetime import UTC, datetime
 
+    from medgem_node.card import find_card
+    from medgem_node.train.evaluate import measure
+    from medgem_node.train.report import gallery, page
+
+    if options.gallery and options.report is None:
+        raise ConfigError("--gallery writes pictures into the folder of --report DIR, which was not given")
     card = find_card(configured(options).models, options.model, options.version_of_model)
-    result = evaluate(card, options.data_folder, split=options.split, report=lambda text: say(text, sys.stderr))
-    say(json.dumps(result, indent=2))
+    measured = measure(card, options.data_folder, split=options.split, report=lambda text: say(text, sys.stderr))
+    figures = {"date": datetime.now(UTC).date().isoformat(), **measured.figures}
+    if options.report is not None:
+        say(f"report: {page.write(options.report, figures)}", sys.stderr)
+    if options.gallery:
+        say(f"gallery: {gallery.write(options.report, measured.cases, card, options.gallery)}", sys.stderr)
+        say(f"warning: {gallery.WARNING}", sys.stderr)
+    say(json.dumps(figures, indent=2))
     return 0

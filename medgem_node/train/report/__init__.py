@@ -1,0 +1,1 @@
+"""An evaluation as a page that can be read, printed and filed without this program or a network."""
