@@ -56,14 +56,14 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
+    if options.gallery and options.report is None:
+        raise ConfigError("--gallery writes pictures into the folder of --report DIR, which was not given")
     from datetime import UTC, datetime
 
     from medgem_node.card import find_card
     from medgem_node.train.evaluate import measure
     from medgem_node.train.report import gallery, page
 
-    if options.gallery and options.report is None:
-        raise ConfigError("--gallery writes pictures into the folder of --report DIR, which was not given")
     card = find_card(configured(options).models, options.model, options.version_of_model)
     measured = measure(card, options.data_folder, split=options.split, report=lambda text: say(text, sys.stderr))
     figures = {"date": datetime.now(UTC).date().isoformat(), **measured.figures}
