@@ -7,7 +7,7 @@ apart: nobody sends a hospital's node black squares, and a gate that refuses the
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,6 +26,7 @@ FRONTAL, OTHER, TURNED, MADE = "frontal chest", "other picture", "film of ours, 
 _ALTERED_AT_MOST = 25  # films of one source
 _MADE_OF_A_KIND = 10
 _SIDE = 512
+_COMPUTED = "computed"
 _ROC_POINTS = 60
 
 Pixels = NDArray[np.float32]
@@ -59,9 +60,12 @@ class Shown:
 
 
 def gate(network: ChestNetwork, cases: Sequence[Case], recipe: Recipe, card: ModelCard) -> dict[str, Any]:
-    """The confusion table of the cases, of films altered, and of made pictures."""
+    """The confusion table of the cases, of films altered, and of made pictures.
+
+    What the recipe says of a picture tells where it counts: one that begins with `computed` is a made one.
+    """
     frontal = [Shown.of(c, FRONTAL, c.film.source) for c in cases if c.film.is_frontal]
-    other = [Shown.of(c, OTHER, c.film.shows or c.film.source) for c in cases if c.film.kind == "other"]
+    other = [_other(case) for case in _distinct(c for c in cases if c.film.kind == "other")]
     upright = [c.film for c in cases if c.film.is_frontal]
     return confusion([*frontal, *other, *_altered(network, upright, recipe, card), *_made(network, recipe.seed, card)])
 
@@ -89,6 +93,20 @@ def made_pictures(seed: int) -> Iterator[tuple[str, Pixels]]:
         yield "noise, soft clouds", _clouds(rng)
         yield "text", _text(rng)
         yield "geometric phantom", _phantom(rng)
+
+
+def _distinct(cases: Iterable[Case]) -> list[Case]:
+    """Without pictures that were there before, pixel for pixel: collections hold one in many encodings."""
+    first: dict[object, Case] = {}
+    for case in cases:
+        key = case.film.name if case.film.reading else (case.film.pixels.shape, case.film.pixels.tobytes())
+        first.setdefault(key, case)
+    return list(first.values())
+
+
+def _other(case: Case) -> Shown:
+    what = case.film.shows or case.film.source
+    return Shown.of(case, MADE if what.startswith(_COMPUTED) else OTHER, what)
 
 
 def _rows(shown: Sequence[Shown]) -> list[dict[str, Any]]:

@@ -109,12 +109,15 @@ def test_films_go_through_the_gate_as_they_are_and_altered(card: ModelCard, netw
     noise = np.random.default_rng(0).uniform(0, 255, (80, 100)).astype(np.float32)
     films = [Film(f"f{n}", f"f{n}", "jsrt", "frontal", noise + n) for n in range(2)]
     other = Film("o", "o", "other", "other", noise, shows="forearm")
-    cases = [judge(network, film, card) for film in (*films, other)]
+    encoded_otherwise = replace(other, name="o2", group="o2")
+    bars = Film("p", "p", "other", "other", noise.T.copy(), shows="computed test pattern")
+    cases = [judge(network, film, card) for film in (*films, other, encoded_otherwise, bars)]
 
     found = gate(network, cases, replace(recipe, seed=1), card)
 
     altered = [row for row in found["real"] if row["group"] == TURNED]
-    assert [row["shown"] for row in found["real"] if row["group"] == OTHER] == ["forearm"]
+    assert [(row["shown"], row["n"]) for row in found["real"] if row["group"] == OTHER] == [("forearm", 1)]
+    assert "computed test pattern" in {row["shown"] for row in found["made"]}
     assert {row["shown"]: row["n"] for row in altered} == dict.fromkeys(ALTERED, 2)
     assert all(isinstance(case, Case) and 0 <= case.frontal <= 1 for case in cases)
     assert {row["answers"].get("constant-image") for row in found["made"] if row["shown"] in ("black", "white")} == {1}
