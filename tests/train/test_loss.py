@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from harness.toy_training import made_batch
 
 from medgem_node.detector.network import Outputs
 from medgem_node.train.distributed import Ranks
-from medgem_node.train.loss import UNKNOWN, Target, dice_loss, focal_loss, known, loss, mask_loss
+from medgem_node.train.loss import dice_loss, focal_loss, known, loss, mask_loss
 
 
 def drawn(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -48,28 +49,9 @@ def test_the_masks_loss_can_be_focal() -> None:
     assert mask_loss(logits, truth, every, focal=True) == pytest.approx(expected.item())
 
 
-def batch(films: int = 5, mapped: int = 3) -> tuple[Outputs, Target]:
-    """Outputs that want a gradient and a truth that is known of some."""
-    made = torch.Generator().manual_seed(3)
-    shapes = ((mapped, 3, 16, 16), (mapped, 4, 4, 4), (films, 6), (mapped, 5, 4, 4), (films, 2))
-    outputs = Outputs(*(torch.randn(shape, generator=made).requires_grad_() for shape in shapes))
-    heat = torch.zeros(mapped, 1, 4, 4)
-    heat[0, 0, 1, 2] = heat[2, 0, 3, 3] = heat[2, 0, 0, 0] = 1.0
-    target = Target(
-        gate=torch.tensor([0, 3, UNKNOWN, 5, 1]), views=torch.tensor([UNKNOWN, 1, UNKNOWN, 0, UNKNOWN]),
-        masks=(torch.rand(mapped, 3, 16, 16, generator=made) < 0.4).float(),
-        masks_known=torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 1.0], [0.0, 0.0, 0.0]]),
-        points=torch.rand(mapped, 4, 4, 4, generator=made),
-        points_known=torch.tensor([[0.0, 0.0, 1.0, 1.0], [1.0] * 4, [0.0] * 4]),
-        heat=heat, heat_weight=torch.ones(mapped, 1, 4, 4), geometry=torch.rand(mapped, 4, 4, 4, generator=made),
-        geometry_known=heat.repeat(1, 2, 1, 1),
-    )  # fmt: skip
-    return outputs, target
-
-
 @pytest.mark.parametrize("world", [2, 3, 5])
 def test_the_losses_of_a_batchs_parts_add_up_to_its_loss(world: int) -> None:
-    outputs, target = batch()
+    outputs, target = made_batch()
     whole = loss(outputs, target)
 
     parts = []

@@ -6,10 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from harness.toy_training import LITE, LITE_RECIPE, RECIPE
 from safetensors.torch import load_file
 
 from medgem_node.detector.hiera import NetworkConfig
@@ -20,96 +19,6 @@ from medgem_node.train.data import read_films, read_recipe, split_of
 from medgem_node.train.loss import loss
 
 SHIPPED = Path(__file__).parents[2] / "models/chest-xray/1.0.0/train.toml"
-NETWORK = """
-[network]
-size = 64
-stem = [8, 8]
-widths = [16, 16, 16]
-depths = [1, 1, 1]
-heads = [2, 2, 2]
-window = 4
-mlp_ratio = 2.0
-drop_path = 0.1
-decoder = [8, 8, 8, 8]
-masks = ["right-lung", "left-lung", "heart"]
-points = ["heart-right", "heart-left", "thorax-right", "thorax-left"]
-classes = ["frontal", "rotated", "upside-down", "mirrored", "inverted", "other"]
-"""
-RECIPE = """
-seed = 7
-cycle_ends = [3, 4]
-validation_joins = 3
-learning_rate = 1e-3
-warmup_steps = 2
-weight_decay = 0.05
-ema_decay = 0.9
-turned_share = 1
-loss = { masks = 1.0, points = 0.3, gate = 0.3 }
-split = { validation = 0, test = 0 }
-[augment]
-rotation_degrees = 5.0
-scale = 0.1
-shift = 0.05
-aspect = 0.05
-gamma = 0.3
-window = 0.1
-noise = 0.02
-blur = 1.0
-[[sources]]
-name = "drawn"
-kind = "contours"
-images = "films/*.png"
-truth = "contours.json"
-share = 2
-[[sources]]
-name = "lungs"
-kind = "lungs"
-images = "lungs/*"
-truth = "_lungs.png"
-share = 1
-"""
-LITE = (
-    NETWORK.replace("stem = [8, 8]", "stem = [16, 24]")
-    .replace("widths = [16, 16, 16]", "widths = [40, 16, 16]")
-    .replace("decoder = [8, 8, 8, 8]", "decoder = [8, 8, 8]")
-    + 'trunk = "lite0"\nboxes = ["nodule-or-mass"]\nviews = ["PA", "AP"]\n'
-)
-LITE_RECIPE = (
-    RECIPE.replace("loss = { masks = 1.0,", "loss = { lesions = 1.0, geometry = 0.3, views = 0.1, masks = 1.0,")
-    .replace("warmup_steps", "mirror_lesions = 0.5\nsmall_size = 32\nsmall_steps = 2\nstem_rate = 0.3\nwarmup_steps")
-    .replace('truth = "_lungs.png"', 'truth = "_lungs.png"\npaste = 1.0\nlesion_kind = "none"\nview = "PA"')
-)
-CONTOURS = {
-    "RL": [[0.15, 0.2], [0.4, 0.2], [0.4, 0.8], [0.15, 0.8]],
-    "LL": [[0.6, 0.2], [0.85, 0.2], [0.85, 0.8], [0.6, 0.8]],
-    "H": [[0.38, 0.5], [0.7, 0.5], [0.7, 0.8], [0.38, 0.8]],
-}
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """Four films with contours, one with a lung mask."""
-    rng = np.random.default_rng(0)
-    for folder in ("films", "lungs"):
-        (tmp_path / folder).mkdir()
-    chest = np.full((80, 80), 200.0)
-    chest[16:64, 12:32] = chest[16:64, 48:68] = 60
-    for n in range(4):
-        grey = np.clip(chest + rng.normal(0, 8, chest.shape), 0, 255).astype(np.uint8)
-        Image.fromarray(grey).save(tmp_path / f"films/f{n}.png")
-    Image.fromarray(chest.astype(np.uint8)).save(tmp_path / "lungs/g.png")
-    Image.fromarray((chest < 100).astype(np.uint8) * 255).save(tmp_path / "lungs/g_lungs.png")
-    (tmp_path / "contours.json").write_text(json.dumps({f"f{n}": CONTOURS for n in range(4)}))
-    return tmp_path
-
-
-@pytest.fixture
-def recipe(tmp_path: Path) -> Path:
-    folder = tmp_path / "model"
-    folder.mkdir()
-    (folder / "model.toml").write_text(NETWORK)
-    (folder / "train.toml").write_text(RECIPE)
-    return folder / "train.toml"
 
 
 def train(recipe: Path, data: Path, out: Path, *, minutes: float = 5, resume: bool = False) -> dict[str, torch.Tensor]:
