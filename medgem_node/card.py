@@ -38,8 +38,9 @@ class ModelCard:
     """What the node knows of a model: who it is, what it may see, what its outputs mean.
 
     `network`, `preprocessing`, `selection`, `gate`, `masks`, `findings`, `measurements`, `heatmap` are the manifest's
-    tables, read by the detector; `weights_sha256` is checked whenever the weights are loaded. `may_say_normal` tells
-    whether a study in which nothing was found may be called normal: only a model that looks for all that matters may.
+    tables, read by the detector; `weights_sha256` is checked whenever the model is loaded, `onnx_sha256` when its ONNX
+    graph is (both `onnx` empty: there is none). `may_say_normal` tells whether a study in which nothing was found may
+    be called normal: only a model that looks for all that matters may.
     """
 
     name: str
@@ -62,6 +63,8 @@ class ModelCard:
     site_calibration: str = ""  # when and with how many films; empty: the operating points are the manifest's own
     heatmap: Mapping[str, Any] = field(default_factory=dict)
     research: tuple[Mapping[str, Any], ...] = ()  # the labels that are told, if any; see detector/labels.py
+    onnx: str = ""
+    onnx_sha256: str = ""
 
     @property
     def device_uid(self) -> str:
@@ -70,20 +73,31 @@ class ModelCard:
 
     def checked_weights(self) -> bytes:
         """The bytes of the weights file, after its digest was compared. Raises ModelRejected."""
-        path = self.folder / self.weights
-        try:
-            data = path.read_bytes()
-        except OSError as exc:
+        return _checked(self.folder / self.weights, self.weights_sha256, "weights were")
+
+    def checked_onnx(self) -> bytes:
+        """The bytes of the ONNX graph, after its digest was compared. Raises ModelRejected."""
+        if not self.onnx:
             raise ModelRejected(
-                f"{path}: weights cannot be read ({exc.strerror}); restore the file or reinstall the model"
-            ) from exc
-        digest = hashlib.sha256(data).hexdigest()
-        if digest != self.weights_sha256:
-            raise ModelRejected(
-                f"{path}: sha256 is {digest[:16]}..., model.toml says {self.weights_sha256[:16]}...; "
-                "the weights were altered: restore the file or reinstall the model"
+                f"{self.name} {self.version} has no ONNX graph; `medgem-node export` makes one, or use backend torch"
             )
-        return data
+        return _checked(self.folder / self.onnx, self.onnx_sha256, "ONNX graph was")
+
+
+def _checked(path: Path, sha256: str, what_was: str) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError as exc:
+        raise ModelRejected(
+            f"{path}: cannot be read ({exc.strerror}); restore the file or reinstall the model"
+        ) from exc
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != sha256:
+        raise ModelRejected(
+            f"{path}: sha256 is {digest[:16]}..., model.toml says {sha256[:16]}...; "
+            f"the {what_was} altered: restore the file or reinstall the model"
+        )
+    return data
 
 
 def device_uid(weights_sha256: str) -> str:
@@ -129,6 +143,8 @@ def read_card(folder: Path) -> ModelCard:
             may_say_normal=model.get("may_say_normal", False),
             research=tuple(fields.get("research", ())),
             heatmap=fields.get("heatmap", {}),
+            onnx=weights.get("onnx", ""),
+            onnx_sha256=weights.get("onnx_sha256", ""),
         )
     except (KeyError, TypeError) as exc:
         raise ModelRejected(f"{path}: key {exc} is missing") from exc
@@ -143,10 +159,9 @@ def _check(card: ModelCard, path: Path) -> None:
         raise ModelRejected(
             f"{path}: says {card.name} {card.version}, but lies in {card.folder.parent.name}/{card.folder.name}"
         )
-    if Path(card.weights).name != card.weights:
-        raise ModelRejected(f'{path}: weights file "{card.weights}" must lie in the model\'s own folder')
-    if not re.fullmatch(r"[0-9a-f]{64}", card.weights_sha256):
-        raise ModelRejected(f"{path}: weights sha256 is malformed")
+    _check_file(card.weights, card.weights_sha256, path, "weights")
+    if card.onnx or card.onnx_sha256:
+        _check_file(card.onnx, card.onnx_sha256, path, "onnx")
     if not isinstance(card.may_say_normal, bool):
         raise ModelRejected(f"{path}: may_say_normal in [model] must be true or false")
     for fields in card.findings:
@@ -154,6 +169,13 @@ def _check(card: ModelCard, path: Path) -> None:
         _check_confidence(fields, path)
     if card.heatmap:
         _check_heatmap(card, path)
+
+
+def _check_file(name: Any, sha256: Any, path: Path, what: str) -> None:
+    if not isinstance(name, str) or not name or Path(name).name != name:
+        raise ModelRejected(f'{path}: {what} file "{name}" must lie in the model\'s own folder')
+    if not isinstance(sha256, str) or not re.fullmatch(r"[0-9a-f]{64}", sha256):
+        raise ModelRejected(f"{path}: {what} sha256 is malformed")
 
 
 def _check_tiers(tiers: Any, path: Path) -> None:

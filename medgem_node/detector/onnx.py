@@ -17,7 +17,7 @@ FILE = "model.onnx"
 
 
 class OnnxNetwork:
-    """Called as a `ChestNetwork` is: (B, 1, H, W) in, `Outputs` on the CPU out."""
+    """Called as a `ChestNetwork` is: (B, 1, H, W) in, `Outputs` on the CPU out; `runtime` names what computes it."""
 
     def __init__(self, graph: bytes, config: NetworkConfig, threads: int = 0) -> None:
         """`threads` 0: as ONNX Runtime sees fit. Raises ModelRejected."""
@@ -34,6 +34,7 @@ class OnnxNetwork:
         except Exception as exc:  # the runtime's own exceptions share no base class
             raise ModelRejected(f"the ONNX graph cannot be read ({type(exc).__name__})") from exc
         self.config = config
+        self.runtime = f"onnxruntime {onnxruntime.__version__} cpu"
         self._names = [output.name for output in self._session.get_outputs()]
         if unknown := sorted(set(self._names) - set(Outputs._fields)):
             raise ModelRejected(f'the ONNX graph has an unknown output "{unknown[0]}"')
