@@ -31,6 +31,7 @@ from medgem_node.inbox import patient
 from medgem_node.job import Job, decode_outcome
 from medgem_node.publication import check_profile, result_uid, station, write_objects
 from medgem_node.seams import Store
+from medgem_node.site import read_site
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +139,8 @@ def _detect(
     if not keys:
         detail = f"No image could be de-identified with certainty: {reason}"
         return not_analysed(card.name, card.version, "not-deidentified", detail)
-    job = Job(secrets.token_hex(16), card.name, card.version, tuple(keys))
+    site = read_site(config.data, card.name, card.version)
+    job = Job(secrets.token_hex(16), card.name, card.version, tuple(keys), site=site)
     import_module("medgem_node.worker").work(job, exchange, config.models)
     outcome = decode_outcome(exchange.get(job.outcome_key))
     exchange.delete("inputs")

@@ -25,13 +25,14 @@ from pydicom.uid import (
 from pynetdicom import build_context
 
 from medgem_node import node as running
-from medgem_node.card import find_card
+from medgem_node.card import ModelCard, find_card
 from medgem_node.config import Config, read_config
 from medgem_node.dimse import scu
 from medgem_node.errors import ConfigError, MedgemError, ModelRejected
 from medgem_node.ledger.ledger import Ledger
 from medgem_node.peer import Peer
 from medgem_node.publication import check_profile, full_kind
+from medgem_node.site import read_site
 from medgem_node.viewer_profile import ViewerProfile
 
 RELEASED = datetime(2026, 11, 22, tzinfo=UTC)
@@ -145,9 +146,28 @@ def check_models(config: Config) -> Iterator[Check]:
             yield Check(f"model {name}", "wrong", str(exc), "put back the model's folder as it was delivered")
         else:
             yield Check(f"model {name}", "ok", f"{card.version}, weights {card.weights_sha256[:12]} intact")
+            yield from check_site(card, config)
     if importlib.util.find_spec("torch") is None:
         mend = "pip install torch==2.13.0 'medgem-node[worker]'"
         yield Check("torch", "wrong", "not installed: no model can run on this machine", mend)
+
+
+def check_site(card: ModelCard, config: Config) -> Iterator[Check]:
+    """The site's own operating points, if it has any: whether they are of these very weights."""
+    subject = f"site calibration of {card.name}"
+    again = f"medgem-node calibrate FOLDER --model {card.name} --write"
+    try:
+        site = read_site(config.data, card.name, card.version)
+    except ModelRejected as exc:
+        yield Check(subject, "wrong", str(exc), again)
+        return
+    if site is not None and not site.fits(card):
+        yield Check(subject, "warning", "it is of other weights, and is not used; the model's own points are", again)
+    elif site is not None:
+        points = ", ".join(f"{p.output} from {p.operating_point:g}" for p in site.points)
+        yield Check(subject, "ok", f"of {site}: {points}")
+    elif others := sorted(p.name for p in (config.data / "site").glob(f"{card.name}-[0-9]*.toml")):
+        yield Check(subject, "warning", f"{', '.join(others)} is of another version, and is not used", again)
 
 
 def check_peer(name: str, peer: Peer, config: Config) -> Iterator[Check]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from medgem_node.errors import MedgemError
 from medgem_node.finding import Analysis, Bits, Box, Code, Finding, Heatmap, Mask, Measurement, Point, packed
+from medgem_node.site import SiteCalibration
 
 
 class JobState(StrEnum):
@@ -58,7 +59,7 @@ class DeliveryState(StrEnum):
 class Job:
     """What an engine needs to know to run a model; it holds pseudonymous UIDs only.
 
-    `inputs` are keys in the exchange; the Outcome goes to `outcome_key` there.
+    `inputs` are keys in the exchange; the Outcome goes to `outcome_key` there. `site` is put in when it is submitted.
     """
 
     job_id: str
@@ -66,6 +67,7 @@ class Job:
     version: str
     inputs: tuple[str, ...]
     attempt: int = 1
+    site: SiteCalibration | None = None
 
     @property
     def outcome_key(self) -> str:
@@ -80,7 +82,9 @@ class Job:
     def from_json(cls, text: str) -> Job:
         """The reverse of `to_json`."""
         fields = json.loads(text)
-        return cls(**{**fields, "inputs": tuple(fields["inputs"])})
+        site = fields.get("site")
+        made = SiteCalibration.parse(site, "job") if site else None
+        return cls(**{**fields, "inputs": tuple(fields["inputs"]), "site": made})
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ from medgem_node.preparation import prepare_job
 from medgem_node.publication import CannotPublish, earlier_results, publish_job
 from medgem_node.rule import Rule
 from medgem_node.seams import Destination, Engine, Store
+from medgem_node.site import read_site
 from medgem_node.study import Instance, Study, StudyState, newest
 
 log = logging.getLogger(__name__)
@@ -134,6 +135,7 @@ class Pipeline:
             return self._move(study, StudyState.HELD, now, reason="its rule is no longer configured")
         try:
             card = find_card(self.config.models, match.rule.model, match.rule.version)
+            read_site(self.config.data, card.name, card.version)
         except ModelRejected as exc:
             return self._move(study, StudyState.HELD, now, reason=f"its model cannot be used: {exc}")
         chosen = [i for i in newest(study.instances) if i.sop_instance_uid in match.sop_instance_uids]
@@ -151,10 +153,14 @@ class Pipeline:
         lease_until = now + timedelta(seconds=self.config.engine.lease_seconds)
         if not self.ledger.move_job(waiting, JobState.SUBMITTED, lease_until=lease_until):
             return 0
+        submitted = replace(waiting, state=JobState.SUBMITTED)
         try:
-            self.engine.submit(waiting.job)
+            site = read_site(self.config.data, waiting.job.model, waiting.job.version)
+            self.engine.submit(replace(waiting.job, site=site))
+        except ModelRejected as exc:  # the file was in order when the job was made
+            return self._failed(submitted, Failure("model-rejected", str(exc), retryable=False), now)
         except EngineUnavailable:
-            self.ledger.move_job(replace(waiting, state=JobState.SUBMITTED), JobState.QUEUED, lease_until=None)
+            self.ledger.move_job(submitted, JobState.QUEUED, lease_until=None)
             return 0
         return 1
 

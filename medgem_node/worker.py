@@ -31,6 +31,7 @@ from medgem_node.finding import Analysis, not_analysed
 from medgem_node.frame import coded
 from medgem_node.job import Failure, Job, Outcome, encode_outcome
 from medgem_node.seams import Detector, Store
+from medgem_node.site import SiteCalibration, overlaid
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,9 @@ def work(job: Job, store: Store, models: Path) -> Outcome:
 
 def _outcome(job: Job, store: Store, models: Path) -> Outcome:
     try:
-        card = find_card(models, job.model, job.version)
+        card = overlaid(find_card(models, job.model, job.version), job.site)
+        if job.site is not None and not card.site_calibration:
+            log.warning("job %s: the site's calibration is of other weights, and is not used", job.job_id)
         return Outcome(job.job_id, analysis=_analysis(job, store, card))
     except ModelRejected as exc:
         log.error("job %s: %s", job.job_id, exc)
@@ -63,7 +66,7 @@ def _outcome(job: Job, store: Store, models: Path) -> Outcome:
 
 def _analysis(job: Job, store: Store, card: ModelCard) -> Analysis:
     try:
-        detector = _detector(card.folder, card.weights_sha256)
+        detector = _detector(card.folder, card.weights_sha256, job.site)
         return detector.detect([_instance(store.get(key)) for key in job.inputs])
     except NotAnalysable as exc:
         return not_analysed(card.name, card.version, exc.reason, str(exc))
@@ -75,11 +78,11 @@ def _instance(data: bytes) -> Dataset:
 
 
 @lru_cache(maxsize=_LOADED_MODELS)
-def _detector(folder: Path, weights_sha256: str) -> Detector:
-    """Loaded once for each folder and digest, so that an altered model is never taken for the old one."""
+def _detector(folder: Path, weights_sha256: str, site: SiteCalibration | None) -> Detector:
+    """Loaded once for each folder, digest and calibration, so that an altered model is never taken for the old one."""
     from medgem_node.detector.detector import create  # torch
 
-    return create(read_card(folder))
+    return create(overlaid(read_card(folder), site))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

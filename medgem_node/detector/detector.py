@@ -60,6 +60,8 @@ class ProjectionDetector:
             raise _most_telling(refusals)
         merged = _merged(analyses, _left_out(refusals, len(instances)))
         parameters = {**merged.parameters, "weights sha256": self.card.weights_sha256[:16]}
+        if self.card.site_calibration:
+            parameters["site calibration"] = self.card.site_calibration
         return replace(merged, parameters=parameters, seconds=self._clock() - began)
 
     def _film(self, instance: Dataset) -> Analysis:
