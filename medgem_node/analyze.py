@@ -185,6 +185,7 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "probability": round(finding.probability, 4) if finding.calibrated else None,
         "score": round(finding.probability, 4),
         "tier": finding.tier,
+        "explanation": finding.explanation,
         "box_xyxy": [round(v, 1) for v in finding.box.xyxy] if finding.box else None,
         "image": finding.image,
     }

@@ -202,6 +202,7 @@ class Finding:
     frame: int = 1
     tier: str = ""  # how sure, of a calibrated probability: one of TIERS; empty where it is not calibrated
     calibrated: bool = True  # False: `probability` is only the algorithm's score, and is never written as one
+    explanation: str = ""  # one sentence of measured parts only: what, where, how large, how sure
 
 
 @dataclass(frozen=True, slots=True, eq=False)

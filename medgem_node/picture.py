@@ -206,7 +206,8 @@ def _legend(
     held_back = [Entry(doubt(analysis), _FINDING)] if analysis.detail else []
     found = [Entry(said(f), _colour(f)) for f in analysis.findings if (f.image, f.frame) == (uid, frame)]
     measured = measurements(analysis, uid, frame)
-    numbers = [Entry(spoken(m), of_line.get(m) or of_mask.get(m.mask, PLAIN)) for m in measured]
+    sides = {m for f in analysis.findings if f.box for m in f.measurements if not (m.points or m.mask)}  # of its box
+    numbers = [Entry(spoken(m), of_line.get(m) or of_mask.get(m.mask, PLAIN)) for m in measured if m not in sides]
     named = {m.mask for m in measured}
     unnamed = [Entry(label, colour) for label, colour in of_mask.items() if label not in named]
     heats = [h for h in analysis.heatmaps if h.plane(uid, frame) is not None]

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medgem_node.card import ModelCard, code
-from medgem_node.detector import heatmap, marks, measure
+from medgem_node.detector import heatmap, marks, measure, sentence
 from medgem_node.detector.confidence import is_calibrated, tier
 from medgem_node.detector.measure import ChestLines
 from medgem_node.detector.network import Outputs
@@ -73,7 +73,8 @@ def decode(
     measurements = _measurements(sure, masks, image_uid, _calibrated(spacing_mm), card)
     boxes = marks.candidates(outputs, letterbox, pixels, image_uid, card)
     whole = _findings(sure, masks, measurements, image_uid, card)
-    findings = (*whole, *marks.reported(boxes, image_uid, card))
+    answers = (*whole, *marks.reported(boxes, image_uid, card))
+    findings = tuple(sentence.explained(answer, pixels, _calibrated(spacing_mm)) for answer in answers)
     return Analysis(
         model=card.name,
         version=card.version,

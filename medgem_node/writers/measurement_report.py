@@ -253,8 +253,10 @@ def _of_finding(run: _Run, finding: Finding) -> list[sr.Template]:
     of_segment = [m for m in measured if in_volume and m.mask == finding.mask]
     site = ev.concept(finding.site) if finding.site else None
     spoken = [picture.spoken(m) for m in measured if len(m.points) > 2 or _is_of_whole(m, finding, place)]
+    review = ["to be reviewed"] if finding.tier == "review" else []
+    explains = finding.explanation and not finding.mask
     said = Said(
-        picture.said(finding, *spoken, *(["to be reviewed"] if finding.tier == "review" else [])),
+        ", ".join((finding.explanation, *review)) if explains else picture.said(finding, *spoken, *review),
         run.track(finding.mask or finding.label, finding.image),
         run.algorithm(f"operating_point={finding.operating_point:g}", *_methods(measured)),
         finding=ev.concept(finding.code) if finding.present else site,
