@@ -29,7 +29,7 @@ import json
 import re
 import tomllib
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
@@ -128,6 +128,7 @@ class Recipe:
     mask_loss: str = "entropy"  # beside Dice: cross-entropy, or "focal", which minds what is easy less
     pretrain: Pretrain = field(default_factory=Pretrain)
     memory_mb: int = 1024  # for prepared films of catalogues; those shown longest ago are read again
+    twins: tuple[str, ...] = ()  # films known to lie in training and in validation, left there; see leaks.py
     cache: str = ""  # folder in which prepared films of catalogues are kept; "": none
 
     def size_at(self, step: int, size: int) -> int:
@@ -226,8 +227,20 @@ def read_films(
 
     With a `fold`, `validation` is that fold and `train` all others. Films of a catalogue are not `loaded`.
     """
-    wanted = (entry for entry in entries(recipe, data, training=training, fold=fold) if entry.split == split)
-    return [film for entry in wanted if (film := entry.film())]
+    found = list(entries(recipe, data, training=training, fold=fold))
+    if training:
+        refuse_torn_patients(found)
+    return [film for entry in found if entry.split == split and (film := entry.film())]
+
+
+def refuse_torn_patients(found: Sequence[Entry]) -> None:
+    """Returns if each patient lies in one split. Raises ConfigError."""
+    split_of_patient: dict[tuple[str, str], str] = {}
+    if torn := {e.patient for e in found if split_of_patient.setdefault(e.patient, e.split) != e.split}:
+        raise ConfigError(
+            f"{len(torn)} patients have films in two splits; `medgem-node data` names them: a data set's own splits "
+            "and those of another source disagree, so leave one of the two out"
+        )
 
 
 def licences(recipe: Recipe) -> tuple[str, ...]:

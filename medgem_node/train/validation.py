@@ -27,10 +27,11 @@ def validated(network: ChestNetwork, films: Sequence[Film], size: int) -> dict[s
     """
     network.eval()
     overlaps, marked = [], []
-    for film in films:
-        whole, ill = film.kind == "contours" and film.truth is not None, bool(network.config.boxes) and film.lesions
-        if not whole and not (ill and film.is_frontal):
+    for listed in films:
+        whole = listed.kind == "contours" and listed.truth is not None
+        if not whole and not (network.config.boxes and listed.lesions and listed.is_frontal):
             continue
+        film = listed.loaded()
         tensor, box = to_tensor(film.pixels, size)
         outputs = run(network, tensor)
         if whole and film.truth is not None:
