@@ -20,7 +20,7 @@ import torch
 from medgem_node import __version__
 from medgem_node.card import ModelCard
 from medgem_node.detector import runtime
-from medgem_node.detector.network import ChestNetwork
+from medgem_node.detector.runtime import Network
 from medgem_node.train import evaluate_gate, evaluate_lesions, evaluate_masks, provenance
 from medgem_node.train.augment import augmented, prepared
 from medgem_node.train.cases import Case, by_source, judge
@@ -41,15 +41,20 @@ class Measured:
     cases: tuple[Case, ...]
 
 
-def evaluate(card: ModelCard, data: Path, *, split: str = "test", report: Report) -> dict[str, Any]:
+def evaluate(
+    card: ModelCard, data: Path, *, split: str = "test", backend: str = "torch", report: Report
+) -> dict[str, Any]:
     """The figures alone, see `measure`."""
-    return measure(card, data, split=split, report=report).figures
+    return measure(card, data, split=split, backend=backend, report=report).figures
 
 
-def measure(card: ModelCard, data: Path, *, split: str = "test", report: Report) -> Measured:
-    """Masks, ratio, boxes, gate, certainty and subgroups on one split of the recipe's films."""
+def measure(card: ModelCard, data: Path, *, split: str = "test", backend: str = "torch", report: Report) -> Measured:
+    """Masks, ratio, boxes, gate, certainty and subgroups on one split of the recipe's films.
+
+    `backend` as in `runtime.load`; torch unless asked otherwise, so that figures do not hang on what is installed.
+    """
     torch.set_num_threads(1)
-    recipe, network = read_recipe(card.folder / "train.toml"), runtime.load(card)
+    recipe, network = read_recipe(card.folder / "train.toml"), runtime.load(card, backend)
     real = tuple(source for source in recipe.sources if source.kind != "synthetic")  # nothing is measured on others
     recipe = replace(recipe, sources=real)
     films = read_films(recipe, data, split)
@@ -57,6 +62,7 @@ def measure(card: ModelCard, data: Path, *, split: str = "test", report: Report)
     cases = tuple(judge(network, film, card) for film in films)
     figures = {
         **_origin(card, films, recipe, split),
+        "runtime": runtime.described(network),
         **_masks(cases, recipe.seed),
         "frontal_films_refused": _refused([c for c in cases if c.film.is_frontal]),
         "other_pictures_refused": _refused([c for c in cases if not c.film.is_frontal]),
@@ -135,7 +141,7 @@ def _share_refused(cases: Sequence[Case]) -> dict[str, float | int]:
     return proportion(sum(case.analysis is None for case in cases), len(cases))
 
 
-def _again(network: ChestNetwork, films: Sequence[Film], recipe: Recipe, card: ModelCard) -> Iterator[Case]:
+def _again(network: Network, films: Sequence[Film], recipe: Recipe, card: ModelCard) -> Iterator[Case]:
     rng = np.random.default_rng(recipe.seed)
     for film in films:
         if film.kind not in ("contours", "lungs"):
@@ -146,7 +152,7 @@ def _again(network: ChestNetwork, films: Sequence[Film], recipe: Recipe, card: M
             yield judge(network, replace(film, pixels=grey, truth=None if film.truth is None else truth), card)
 
 
-def _weak(network: ChestNetwork, source: Source, recipe: Recipe, data: Path, card: ModelCard) -> dict[str, Any]:
+def _weak(network: Network, source: Source, recipe: Recipe, data: Path, card: ModelCard) -> dict[str, Any]:
     """The ratio's area under the curve for a text-mined label, by view; of every film, as none lent its masks."""
     with (data / source.labels).open(newline="") as lines:
         labels = {row["image"]: row for row in csv.DictReader(lines)}
@@ -160,6 +166,8 @@ def _weak(network: ChestNetwork, source: Source, recipe: Recipe, data: Path, car
     for view in ("PA", "AP"):
         own = [case for case in cases if labels[f"{case.film.name}.jpg"]["view"] == view]
         seen = [case for case in own if not np.isnan(case.ratio)]
+        if not seen:
+            continue
         truth = ["Cardiomegaly" in labels[f"{case.film.name}.jpg"]["nih_labels"] for case in seen]
         rows = np.array([(case.ratio, positive) for case, positive in zip(seen, truth, strict=True)])
         found[view] = {

@@ -90,7 +90,7 @@ def _factors(people: Mapping[tuple[str, str], Person]) -> dict[str, Callable[[Ca
         "view": lambda case: case.film.view or UNKNOWN,
         "sex": lambda case: person(case).sex,
         "age": lambda case: person(case).age,
-        "collected by": lambda case: person(case).origin,
+        "collection": lambda case: person(case).origin,
     }
 
 
