@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from medgem_node.config import Config, read_config
+from medgem_node.errors import ConfigError
 from medgem_node.peer import Peer
 
 Run = Callable[[argparse.Namespace], int]
@@ -40,6 +41,25 @@ def model_arguments(made: argparse.ArgumentParser) -> None:
     """`--model` and `--model-version`, as `options.model` and `options.version_of_model`."""
     made.add_argument("--model", required=True, metavar="NAME", help="as `medgem-node models` lists it")
     made.add_argument("--model-version", dest="version_of_model", default="", metavar="X.Y.Z", help="default: newest")
+
+
+def training_arguments(made: argparse.ArgumentParser) -> None:
+    """What `train` and `pretrain` are told alike. Neither reads node.toml, so their `--config` names the recipe."""
+    made.add_argument("recipe", nargs="?", type=Path, metavar="TRAIN.TOML", help="or --config TRAIN.TOML")
+    made.add_argument("data_folder", type=Path, metavar="IMAGES")
+    made.add_argument("--out", type=Path, required=True, metavar="DIR", help="checkpoints and weights")
+    made.add_argument("--minutes", type=float, default=60.0, help="stop after so long; --resume goes on")
+    made.add_argument("--threads", type=int, default=0, help="0: all cores")
+    made.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
+    made.add_argument("--fold", type=int, metavar="N", help="hold fold N of the patients back, to choose by")
+
+
+def recipe_of(options: argparse.Namespace) -> Path:
+    """The recipe, however it was named. Raises ConfigError."""
+    named: list[Path] = [path for path in (options.recipe, options.config) if path is not None]
+    if len(named) != 1:
+        raise ConfigError("name one recipe: TRAIN.TOML before IMAGES, or --config TRAIN.TOML")
+    return named[0]
 
 
 def configured(options: argparse.Namespace) -> Config:

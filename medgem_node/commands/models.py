@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from medgem_node.commands.common import Command, configured, model_arguments, say
+from medgem_node.commands.common import Command, configured, model_arguments, recipe_of, say, training_arguments
 from medgem_node.errors import ConfigError
 
 
@@ -15,12 +15,8 @@ def add(command: Command) -> None:
     """models, train, evaluate."""
     command("models", _models, "The models that are installed.")
     train = command("train", _train, "Train a model from its recipe.")
-    train.add_argument("recipe", type=Path, metavar="TRAIN.TOML")
-    train.add_argument("data_folder", type=Path, metavar="IMAGES")
-    train.add_argument("--out", type=Path, required=True, metavar="DIR", help="checkpoints and weights")
-    train.add_argument("--minutes", type=float, default=60.0, help="stop after so long; --resume goes on")
-    train.add_argument("--threads", type=int, default=0, help="0: all cores")
-    train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
+    training_arguments(train)
+    train.add_argument("--first-stage", type=Path, metavar="FILE", help="start from this trunk of `pretrain`")
     evaluate = command("evaluate", _evaluate, "Measure a model on labelled images.")
     evaluate.add_argument("data_folder", type=Path, metavar="IMAGES")
     model_arguments(evaluate)
@@ -43,13 +39,15 @@ def _train(options: argparse.Namespace) -> int:
     from medgem_node.train.loop import train
 
     out = train(
-        options.recipe,
+        recipe_of(options),
         options.data_folder,
         options.out,
         minutes=options.minutes,
         threads=options.threads,
         resume=options.resume,
         report=say,
+        fold=options.fold,
+        first_stage=options.first_stage,
     )
     say(f"weights in {out}")
     return 0

@@ -30,7 +30,7 @@ from medgem_node.train.data import Film, read_films, read_recipe
 from medgem_node.train.distributed import ranks
 from medgem_node.train.loss import Target
 from medgem_node.train.nodules import usual_lungs
-from medgem_node.train.provenance import commit, data_sha256
+from medgem_node.train.provenance import commit
 from medgem_node.train.run import Run
 from medgem_node.train.schedule import check_stopping, rate
 from medgem_node.train.validation import validated
@@ -140,11 +140,11 @@ def _steps(
         if run.step % _REPORT_STEPS == 0:
             told = " ".join(f"{k} {v:.4f}" for k, v in recent.items())
             report(f"step {run.step} {told} ({time.monotonic() - started:.0f} s)")
-            _note(out, {"step": run.step, "rate": rate(run.recipe, run.step - 1), "loss": recent})
+            note(out, {"step": run.step, "rate": rate(run.recipe, run.step - 1), "loss": recent})
         if _is_looked_at(run):
             found = validated(run.average, check, run.recipe.size_at(run.step - 1, run.network.config.size))
             report(f"step {run.step} validation {' '.join(f'{k} {v:.4f}' for k, v in found.items())}")
-            _note(out, {"step": run.step, "validation": found})
+            note(out, {"step": run.step, "validation": found})
             run.judge(found)
         if time.monotonic() - saved > _CHECKPOINT_SECONDS:
             run.save(out)
@@ -178,7 +178,7 @@ def denormals_flushed() -> Iterator[None]:
         torch.set_flush_denormal(False)
 
 
-def _note(out: Path, values: Mapping[str, object]) -> None:
+def note(out: Path, values: Mapping[str, object]) -> None:
     """One line of `metrics.jsonl`."""
     with (out / "metrics.jsonl").open("a", encoding="utf-8") as lines:
         lines.write(json.dumps(values) + "\n")
@@ -194,11 +194,20 @@ def _note_origin(
         "first_stage_sha256": hashlib.sha256(first_stage.read_bytes()).hexdigest() if first_stage else "",
         "commit": commit(),
         "films": len(films),
-        "data_sha256": data_sha256(films),
+        "data_sha256": _digest(films),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "device": run.ranks.device.type,
         "ranks": run.ranks.world,
     }
     (out / "run.json").write_text(json.dumps(origin, indent=1) + "\n", "utf-8")
-    _note(out, {"slice": origin})  # one line each time it goes on: the code or the recipe may have changed since
+    note(out, {"slice": origin})  # one line each time it goes on: the code or the recipe may have changed since
+
+
+def _digest(films: Sequence[Film]) -> str:
+    """Over names and pixels; of films that are read when they are shown, over the size of their files instead."""
+    digest = hashlib.sha256()
+    for film in films:
+        held = str(film.reading.path.stat().st_size).encode() if film.reading else film.pixels.tobytes()
+        digest.update(film.name.encode() + held)
+    return digest.hexdigest()
