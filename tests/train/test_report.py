@@ -126,7 +126,7 @@ def run(card: ModelCard, data: Path) -> Measured:
         return measure(card, data, split="train", report=lambda line: None)
 
 
-def untrained(card: ModelCard) -> ChestNetwork:
+def untrained(card: ModelCard, *backend: str) -> ChestNetwork:
     torch.manual_seed(0)
     return ChestNetwork(NetworkConfig.read(card.network)).eval().requires_grad_(False)
 

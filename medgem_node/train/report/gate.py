@@ -18,7 +18,7 @@ _NO_LATERAL = '<p class="note">No lateral chest film was shown: what the gate do
 def confusion(found: Mapping[str, Any]) -> str:
     """Both tables, the areas and the curve."""
     told = "" if any("lateral" in row["shown"].lower() for row in found["real"]) else _NO_LATERAL
-    real = _table("Real pictures", found["real"], found["answers"])
+    real = _table("Real pictures, as they are and altered", found["real"], found["answers"])
     made = _table("Made pictures: nobody's image, computed", found["made"], found["answers"])
     return _NOTE + told + real + made + _roc(found["roc"])
 
