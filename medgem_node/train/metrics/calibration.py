@@ -128,9 +128,12 @@ def fit_isotonic(scores: Sequence[float], happened: Sequence[bool]) -> Isotonic:
 
 
 def fit_rising(scores: Sequence[float], happened: Sequence[bool]) -> Isotonic:
-    """`fit_isotonic` with one knot in the middle of each of its steps: few numbers, and marks keep their order."""
-    steps = fit_isotonic(scores, happened)
-    x, p = np.array(steps.scores), np.array(steps.probabilities)
+    """`fit_isotonic` with one knot in the middle of each of its steps: few numbers, and marks keep their order.
+
+    Its upper end is drawn in as Platt's: that some marks were all right does not make the next one certain.
+    """
+    steps, ups = fit_isotonic(scores, happened), int(np.sum(happened))
+    x, p = np.array(steps.scores), np.minimum(steps.probabilities, (ups + 1) / (ups + 2))
     parts = np.split(np.arange(p.size), np.flatnonzero(np.diff(p) > 0) + 1)
     knots = [(0.0, 0.0)] + [(round(float(x[n].mean()), 4), round(float(p[n[0]]), 4)) for n in parts]
     kept = {score: chance for score, chance in knots if score > 0} or {1.0: 0.0}
