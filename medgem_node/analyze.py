@@ -141,7 +141,7 @@ def _detect(
         return not_analysed(card.name, card.version, "not-deidentified", detail)
     site = read_site(config.data, card.name, card.version)
     job = Job(secrets.token_hex(16), card.name, card.version, tuple(keys), site=site)
-    import_module("medgem_node.worker").work(job, exchange, config.models)
+    import_module("medgem_node.worker").work(job, exchange, config.models, config.engine.backend)
     outcome = decode_outcome(exchange.get(job.outcome_key))
     exchange.delete("inputs")
     if outcome.failure is not None or outcome.analysis is None:

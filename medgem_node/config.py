@@ -20,6 +20,9 @@ from medgem_node.peer import ae_title
 from medgem_node.rule import Rule
 from medgem_node.viewer_profile import ViewerProfile, read_profiles
 
+BACKENDS = ("auto", "torch", "onnx")
+"""What computes a network, see detector/runtime.py."""
+
 
 @dataclass(frozen=True, slots=True)
 class NodeSection:
@@ -72,6 +75,7 @@ class EngineSection:
     name: str = "local"
     workers: int = 1
     threads: int = 0
+    backend: str = "auto"
     lease_seconds: float = 900.0
     attempts: int = 3
     retry_seconds: float = 5.0
@@ -299,6 +303,8 @@ def _check(config: Config, rules_path: str) -> None:
             )
             if isinstance(value, int | float) and value < least:
                 raise ConfigError(f"{source}: {entry.name} = {value} is too small")
+    if config.engine.backend not in BACKENDS:
+        raise ConfigError(f'{source}: engine.backend = "{config.engine.backend}" must be {", ".join(BACKENDS)}')
     if config.node.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
         raise ConfigError(f'{source}: node.log_level = "{config.node.log_level}" must be DEBUG, INFO, WARNING or ERROR')
     _check_profile(config, config.results.profile, f"{source}: results.profile")

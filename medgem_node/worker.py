@@ -26,6 +26,7 @@ from pydicom import Dataset, dcmread
 
 from medgem_node import plug
 from medgem_node.card import ModelCard, find_card, read_card
+from medgem_node.config import BACKENDS
 from medgem_node.errors import ModelRejected, NotAnalysable
 from medgem_node.finding import Analysis, not_analysed
 from medgem_node.frame import coded
@@ -39,19 +40,19 @@ _PR_SET_PDEATHSIG = 1  # prctl(2), Linux
 _LOADED_MODELS = 4
 
 
-def work(job: Job, store: Store, models: Path) -> Outcome:
+def work(job: Job, store: Store, models: Path, backend: str = "auto") -> Outcome:
     """Run `job` and put its outcome at `job.outcome_key`. Safe to run twice: the outcome is replaced whole."""
-    outcome = _outcome(job, store, models)
+    outcome = _outcome(job, store, models, backend)
     store.put(job.outcome_key, encode_outcome(outcome))
     return outcome
 
 
-def _outcome(job: Job, store: Store, models: Path) -> Outcome:
+def _outcome(job: Job, store: Store, models: Path, backend: str) -> Outcome:
     try:
         card = overlaid(find_card(models, job.model, job.version), job.site)
         if job.site is not None and not card.site_calibration:
             log.warning("job %s: the site's calibration is of other weights, and is not used", job.job_id)
-        return Outcome(job.job_id, analysis=_analysis(job, store, card))
+        return Outcome(job.job_id, analysis=_analysis(job, store, card, backend))
     except ModelRejected as exc:
         log.error("job %s: %s", job.job_id, exc)
         return Outcome(job.job_id, failure=Failure("model-rejected", str(exc), retryable=False))
@@ -64,9 +65,9 @@ def _outcome(job: Job, store: Store, models: Path) -> Outcome:
         return Outcome(job.job_id, failure=Failure("worker-error", f"an unexpected error in the worker ({name})"))
 
 
-def _analysis(job: Job, store: Store, card: ModelCard) -> Analysis:
+def _analysis(job: Job, store: Store, card: ModelCard, backend: str) -> Analysis:
     try:
-        detector = _detector(card.folder, card.weights_sha256, job.site)
+        detector = _detector(card.folder, (card.weights_sha256, card.onnx_sha256), job.site, backend)
         return detector.detect([_instance(store.get(key)) for key in job.inputs])
     except NotAnalysable as exc:
         return not_analysed(card.name, card.version, exc.reason, str(exc))
@@ -78,11 +79,11 @@ def _instance(data: bytes) -> Dataset:
 
 
 @lru_cache(maxsize=_LOADED_MODELS)
-def _detector(folder: Path, weights_sha256: str, site: SiteCalibration | None) -> Detector:
-    """Loaded once for each folder, digest and calibration, so that an altered model is never taken for the old one."""
+def _detector(folder: Path, sha256: tuple[str, str], site: SiteCalibration | None, backend: str) -> Detector:
+    """Loaded once for each folder, digests and calibration, so that an altered model is never taken for the old one."""
     from medgem_node.detector.detector import create  # torch
 
-    return create(overlaid(read_card(folder), site))
+    return create(overlaid(read_card(folder), site), backend)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -95,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     log.info("worker ready")
     for line in sys.stdin:
-        if not _answer(line, store, options.models, answers):
+        if not _answer(line, store, options, answers):
             return 1
     return 0
 
@@ -104,6 +105,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="medgem_node.worker", description="Runs jobs from stdin; one JSON a line.")
     parser.add_argument("--exchange", required=True, help="URL of the exchange store")
     parser.add_argument("--models", required=True, type=Path, help="folder of models")
+    parser.add_argument("--backend", default="auto", choices=BACKENDS, help="what computes the network")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads of the network; 0: as torch sees fit")
     return parser.parse_args(arguments)
 
@@ -127,14 +129,14 @@ def _prepare_process(threads: int) -> None:
         os.environ["OMP_NUM_THREADS"] = str(threads)
 
 
-def _answer(line: str, store: Store, models: Path, answers: TextIO) -> bool:
+def _answer(line: str, store: Store, options: argparse.Namespace, answers: TextIO) -> bool:
     """Run one job; False if this process had better be replaced by a fresh one."""
     job_id = "unknown"
     try:
         began = time.monotonic()
         job = Job.from_json(line)
         job_id = job.job_id
-        outcome = work(job, store, models)
+        outcome = work(job, store, options.models, options.backend)
         if outcome.failure is not None and outcome.failure.retryable:
             return False  # a broken CUDA context stays broken; no answer line, or the next job would come to a process
             # that is ending. The engine finds the outcome.

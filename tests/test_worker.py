@@ -72,22 +72,22 @@ def job(store: Store) -> Job:
 class Counting:
     """A detector that says which images it was given."""
 
-    def __init__(self, card: ModelCard) -> None:
+    def __init__(self, card: ModelCard, backend: str = "auto") -> None:
         self.card = card
 
     def detect(self, instances: Sequence[Dataset]) -> Analysis:
         return Analysis(self.card.name, self.card.version, images=tuple(i.SOPInstanceUID for i in instances))
 
 
-def load_as(monkeypatch: pytest.MonkeyPatch, create: Callable[[ModelCard], object]) -> None:
+def load_as(monkeypatch: pytest.MonkeyPatch, create: Callable[[ModelCard, str], object]) -> None:
     from medgem_node.detector import detector
 
     worker._detector.cache_clear()
     monkeypatch.setattr(detector, "create", create)
 
 
-def failing(error: Exception) -> Callable[[ModelCard], object]:
-    def create(card: ModelCard) -> object:
+def failing(error: Exception) -> Callable[[ModelCard, str], object]:
+    def create(card: ModelCard, backend: str) -> object:
         raise error
 
     return create
@@ -124,7 +124,7 @@ def test_a_model_is_loaded_once_and_again_when_it_changes(
 ) -> None:
     loaded: list[str] = []
 
-    def create(card: ModelCard) -> Counting:
+    def create(card: ModelCard, backend: str) -> Counting:
         loaded.append(card.weights_sha256)
         return Counting(card)
 

@@ -1,11 +1,14 @@
-"""A study's films through one model: select, read, preprocess, network, decode."""
+"""A study's films through one model: select, read, preprocess, network, decode.
+
+A few films at a time where that pays (`runtime.films_at_once`): a study of many takes no more memory in the network.
+"""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TypeVar
 
@@ -13,7 +16,8 @@ from pydicom import Dataset
 
 from medgem_node.card import ModelCard
 from medgem_node.detector import decode, runtime
-from medgem_node.detector.preprocess import Preprocessing, to_tensor
+from medgem_node.detector.network import Outputs
+from medgem_node.detector.preprocess import Letterbox, Preprocessing, to_tensor
 from medgem_node.detector.readers import projection
 from medgem_node.detector.selection import Selection, applicable
 from medgem_node.errors import NotAnalysable, NotApplicable
@@ -31,15 +35,30 @@ _BY_HEADER = (  # what a header said, least telling first; what was found in the
 )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Film:
+    """What is left of a film when it goes to the network: not its pixels."""
+
+    image_uid: str
+    tensor: runtime.Image
+    letterbox: Letterbox
+    shape: tuple[int, int]  # rows, columns
+    spacing_mm: tuple[float, float] | None
+
+
 class ProjectionDetector:
     """Analyses every film of a study that the model is meant for, each on its own."""
 
-    def __init__(self, card: ModelCard, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, card: ModelCard, backend: str = "auto", *, at_once: int = 0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`backend`: see `runtime.load`. `at_once`: films that go through the network together; 0: as the device."""
         self.card = card
         self._clock = clock
         self._selection = Selection.parse(card.selection)
         self._preprocessing = Preprocessing.parse(card.preprocessing)
-        self._network = runtime.load(card)
+        self._network = runtime.load(card, backend)
+        self._at_once = at_once or runtime.films_at_once(self._network)
         self._size = int(card.network["size"])
 
     def detect(self, instances: Sequence[Dataset]) -> Analysis:
@@ -49,33 +68,48 @@ class ProjectionDetector:
         If there is none left, the most telling reason is raised: what the pixels said before what a header said.
         """
         began = self._clock()
-        analyses: list[Analysis] = []
-        refusals: list[NotAnalysable] = []
-        for instance in sorted(instances, key=lambda i: str(i.get("SOPInstanceUID", ""))):
-            try:
-                analyses.append(self._film(instance))
-            except NotAnalysable as exc:
-                refusals.append(exc)
+        answers: list[Analysis | NotAnalysable] = []
+        ordered = sorted(instances, key=lambda i: str(i.get("SOPInstanceUID", "")))
+        for first in range(0, len(ordered), self._at_once):
+            answers.extend(self._answers(ordered[first : first + self._at_once]))
+        analyses = [a for a in answers if isinstance(a, Analysis)]
+        refusals = [a for a in answers if isinstance(a, NotAnalysable)]
         if not analyses:
             raise _most_telling(refusals)
         merged = _merged(analyses, _left_out(refusals, len(instances)))
         parameters = {**merged.parameters, "weights sha256": self.card.weights_sha256[:16]}
+        parameters["runtime"] = runtime.described(self._network)
         if self.card.site_calibration:
             parameters["site calibration"] = self.card.site_calibration
         return replace(merged, parameters=parameters, seconds=self._clock() - began)
 
-    def _film(self, instance: Dataset) -> Analysis:
-        applicable(instance, self._selection)
-        film = projection.read(instance)
-        tensor, letterbox = to_tensor(film.pixels, self._size, film.exposed, self._preprocessing)
-        outputs = runtime.run(self._network, tensor)
+    def _answers(self, instances: Sequence[Dataset]) -> list[Analysis | NotAnalysable]:
+        """For each instance, in their order; those that can be read go through the network together."""
+        read = [self._read(instance) for instance in instances]
+        films = [film for film in read if isinstance(film, _Film)]
+        outputs = iter(runtime.run_batch(self._network, [film.tensor for film in films]) if films else ())
+        return [self._decoded(film, next(outputs)) if isinstance(film, _Film) else film for film in read]
+
+    def _read(self, instance: Dataset) -> _Film | NotAnalysable:
+        try:
+            applicable(instance, self._selection)
+            film = projection.read(instance)
+            tensor, letterbox = to_tensor(film.pixels, self._size, film.exposed, self._preprocessing)
+        except NotAnalysable as exc:
+            return exc.with_traceback(None)  # which would keep the film's pixels as long as the reason
         rows, columns = film.pixels.shape
-        return decode.decode(outputs, letterbox, film.image_uid, rows, columns, film.spacing_mm, self.card)
+        return _Film(film.image_uid, tensor, letterbox, (rows, columns), film.spacing_mm)
+
+    def _decoded(self, film: _Film, outputs: Outputs) -> Analysis | NotAnalysable:
+        try:
+            return decode.decode(outputs, film.letterbox, film.image_uid, *film.shape, film.spacing_mm, self.card)
+        except NotAnalysable as exc:
+            return exc.with_traceback(None)
 
 
-def create(card: ModelCard) -> ProjectionDetector:
+def create(card: ModelCard, backend: str = "auto") -> ProjectionDetector:
     """The detector of `card`, ready to use. Raises ModelRejected."""
-    return ProjectionDetector(card)
+    return ProjectionDetector(card, backend)
 
 
 def _most_telling(refusals: Sequence[NotAnalysable]) -> NotAnalysable:

@@ -16,15 +16,16 @@ class InlineEngine:
 
     outlives_node = False
 
-    def __init__(self, exchange_url: str, models: Path, done: Callable[[str], None]) -> None:
+    def __init__(self, exchange_url: str, models: Path, done: Callable[[str], None], backend: str = "auto") -> None:
         self._exchange = plug.open_store(exchange_url)
         self._models = models
         self._done = done
+        self._backend = backend
 
     def submit(self, job: Job) -> None:
         """Run `job` now."""
         # by name, as the other engines know it: torch comes with the worker, and only who runs models pays for that
-        import_module("medgem_node.worker").work(job, self._exchange, self._models)
+        import_module("medgem_node.worker").work(job, self._exchange, self._models, self._backend)
         self._done(job.job_id)
 
     def stop(self, grace_seconds: float) -> None:
@@ -33,4 +34,4 @@ class InlineEngine:
 
 def create(config: Config, done: Callable[[str], None]) -> InlineEngine:
     """The engine of `config`; `done` is told a job's id as soon as its outcome is stored."""
-    return InlineEngine(config.exchange_url, config.models, done)
+    return InlineEngine(config.exchange_url, config.models, done, config.engine.backend)

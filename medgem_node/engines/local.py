@@ -183,7 +183,7 @@ def create(config: Config, done: Callable[[str], None]) -> LocalEngine:
     """The engine of `config`; `done` is told a job's id as soon as its outcome is stored."""
     options = config.engine
     command = [sys.executable, "-m", "medgem_node.worker", "--exchange", config.exchange_url]
-    command += ["--models", str(config.models)]
+    command += ["--models", str(config.models), "--backend", options.backend]
     if options.threads:
         command += ["--threads", str(options.threads)]
     return LocalEngine(command, plug.open_store(config.exchange_url), options.workers, done, options.lease_seconds)

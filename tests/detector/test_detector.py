@@ -28,14 +28,20 @@ def card() -> ModelCard:
     return read_card(MODELS / "chest-xray" / "1.0.0")
 
 
-@pytest.fixture
-def projection(card: ModelCard, monkeypatch: pytest.MonkeyPatch) -> Iterator[ProjectionDetector]:
-    """Real in all but the network, which is trained elsewhere: it answers with the mean grey value of its input."""
-    monkeypatch.setattr(runtime, "load", lambda card: card.name)
-    monkeypatch.setattr(runtime, "run", lambda network, tensor: float(tensor.mean()) * 0.25 + 0.5)
+@pytest.fixture(params=[1, 3])
+def projection(
+    card: ModelCard, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Iterator[ProjectionDetector]:
+    """Real in all but the network, which is trained elsewhere: it answers with the mean grey value of its input.
+
+    Films go to it one by one, and three at a time.
+    """
+    monkeypatch.setattr(runtime, "load", lambda card, backend: card.name)
+    monkeypatch.setattr(runtime, "run_batch", lambda network, images: [float(i.mean()) * 0.25 + 0.5 for i in images])
+    monkeypatch.setattr(runtime, "described", lambda network: "a stand-in")
     monkeypatch.setattr(decode, "decode", one_finding)
     ticks = count()
-    return ProjectionDetector(card, clock=lambda: float(next(ticks)))
+    return ProjectionDetector(card, at_once=request.param, clock=lambda: float(next(ticks)))
 
 
 def one_finding(
@@ -159,7 +165,7 @@ def test_the_instances_are_left_as_they_were(projection: ProjectionDetector) -> 
 def test_a_manifest_that_cannot_be_used_is_rejected(
     card: ModelCard, monkeypatch: pytest.MonkeyPatch, section: str
 ) -> None:
-    monkeypatch.setattr(runtime, "load", lambda _: None)
+    monkeypatch.setattr(runtime, "load", lambda _card, _backend: None)
 
     with pytest.raises(ModelRejected, match=section):
         ProjectionDetector(replace(card, **{section: {"unknown": 1}}))
