@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -41,6 +42,7 @@ class OnnxNetwork:
 
     def __call__(self, image: Tensor) -> Outputs:
         """The outputs that the graph has; None for the others."""
-        made = self._session.run(None, {"image": image.numpy()})
-        found = {name: torch.from_numpy(values) for name, values in zip(self._names, made, strict=True)}
+        each = [self._session.run(None, {"image": one[None].numpy()}) for one in image]  # the graph is of one image
+        made = [torch.from_numpy(np.concatenate(values)) for values in zip(*each, strict=True)]
+        found = dict(zip(self._names, made, strict=True))
         return Outputs._make(found.get(name) for name in Outputs._fields)

@@ -10,8 +10,8 @@ import numpy as np
 from medgem_node.card import ModelCard
 from medgem_node.detector import decode, runtime
 from medgem_node.detector.measure import chest_lines
-from medgem_node.detector.network import ChestNetwork
 from medgem_node.detector.preprocess import Preprocessing, to_tensor
+from medgem_node.detector.runtime import Network
 from medgem_node.errors import NotAnalysable
 from medgem_node.finding import Analysis
 from medgem_node.train.data import Film
@@ -54,7 +54,7 @@ class Case:
         return lines.ratio if lines else float("nan")
 
 
-def judge(network: ChestNetwork, film: Film, card: ModelCard) -> Case:
+def judge(network: Network, film: Film, card: ModelCard) -> Case:
     """The film through the code that the node runs, from the pixels on: no header has a say here.
 
     Of a film that is read only when it is shown, the case keeps neither pixels nor masks: there may be many.

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from medgem_node.card import ModelCard
-from medgem_node.detector.network import ChestNetwork
+from medgem_node.detector.runtime import Network
 from medgem_node.train.cases import ANALYSED, Case, judge
 from medgem_node.train.data import Film, Recipe
 from medgem_node.train.metrics.interval import proportion
@@ -59,7 +59,7 @@ class Shown:
         return cls(group, what, case.answer, case.frontal)
 
 
-def gate(network: ChestNetwork, cases: Sequence[Case], recipe: Recipe, card: ModelCard) -> dict[str, Any]:
+def gate(network: Network, cases: Sequence[Case], recipe: Recipe, card: ModelCard) -> dict[str, Any]:
     """The confusion table of the cases, of films altered, and of made pictures.
 
     What the recipe says of a picture tells where it counts: one that begins with `computed` is a made one.
@@ -136,7 +136,7 @@ def _roc(shown: Sequence[Shown], against: str) -> dict[str, Any]:
     return {**auc_delong(scores, truth), "curve": points}
 
 
-def _altered(network: ChestNetwork, films: Sequence[Film], recipe: Recipe, card: ModelCard) -> Iterator[Shown]:
+def _altered(network: Network, films: Sequence[Film], recipe: Recipe, card: ModelCard) -> Iterator[Shown]:
     """Some films of each source that was trained on, altered as a sender or a file converter might have done."""
     for source in recipe.sources:
         own = [f for f in films if f.source == source.name and not source.evaluate_only]
@@ -147,7 +147,7 @@ def _altered(network: ChestNetwork, films: Sequence[Film], recipe: Recipe, card:
                 yield Shown.of(judge(network, replace(upright, pixels=pixels, truth=None), card), TURNED, what)
 
 
-def _made(network: ChestNetwork, seed: int, card: ModelCard) -> Iterator[Shown]:
+def _made(network: Network, seed: int, card: ModelCard) -> Iterator[Shown]:
     for what, pixels in made_pictures(seed):
         yield Shown.of(judge(network, Film(what, what, "made", "other", pixels), card), MADE, what)
 
