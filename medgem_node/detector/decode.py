@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from medgem_node.card import ModelCard, code
 from medgem_node.detector import heatmap, marks, measure, sentence
 from medgem_node.detector.confidence import is_calibrated, tier
+from medgem_node.detector.labels import for_research
 from medgem_node.detector.measure import ChestLines
 from medgem_node.detector.network import Outputs
 from medgem_node.detector.preprocess import Letterbox
@@ -88,6 +89,7 @@ def decode(
         parameters={
             "frontal probability": f"{reading.classes[card.network['classes'][0]]:.3f}",
             "operating point": str(card.findings[0]["operating_point"]),
+            **for_research(outputs, card),
         },
     )
 
