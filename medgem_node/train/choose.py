@@ -96,10 +96,10 @@ class Marked:
 
 
 def operating_point(films: Sequence[Scored], false_marks: float) -> float:
-    """The lowest value from which on films without lesions bear no more than `false_marks` each, on average.
+    """The value from which on films without lesions bear no more than `false_marks` each, on average.
 
-    Midway between the last mark that is allowed and the first that is not. Raises ConfigError if the films are too few
-    to allow one.
+    That of the last mark which is allowed: any lower one, though it gives the same here, gives more on other films.
+    Raises ConfigError if the films are too few to allow a mark.
     """
     allowed = math.floor(false_marks * len(films) + 1e-9)
     if allowed < 1:
@@ -113,8 +113,8 @@ def operating_point(films: Sequence[Scored], false_marks: float) -> float:
     beyond = float(marks[allowed])
     above = marks[marks > beyond]
     least_above = float(above[-1]) if above.size else 1.0
-    rounded = round((beyond + least_above) / 2, _DIGITS)
-    return rounded if beyond < rounded <= least_above else (beyond + least_above) / 2
+    rounded = math.floor(least_above * 10**_DIGITS) / 10**_DIGITS
+    return rounded if rounded > beyond else least_above
 
 
 def false_marks_at(films: Sequence[Scored], point: float, *, seed: int) -> dict[str, float | int]:

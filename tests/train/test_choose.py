@@ -52,9 +52,9 @@ def test_the_operating_point_allows_the_wished_false_marks_and_no_more() -> None
 
     point = operating_point(normal, 0.5)
 
-    assert point == pytest.approx(0.5)  # midway between the second mark, which is allowed, and the third
+    assert point == pytest.approx(0.6)  # the second mark, which is allowed; the third is not
     assert false_marks_at(normal, point, seed=1)["value"] == 0.5
-    assert operating_point(normal, 0.75) == pytest.approx(0.35)
+    assert operating_point(normal, 0.75) == pytest.approx(0.4)
 
 
 def test_marks_of_one_score_are_allowed_together_or_not_at_all() -> None:
@@ -62,7 +62,7 @@ def test_marks_of_one_score_are_allowed_together_or_not_at_all() -> None:
 
     point = operating_point(normal, 0.5)
 
-    assert point == pytest.approx(0.65)
+    assert point == pytest.approx(0.9)
     assert false_marks_at(normal, point, seed=1)["value"] == 0.25
 
 
