@@ -65,4 +65,4 @@ class ChestNetwork(nn.Module):
         """The box head's best peaks looked at again: (B, K, 8), B as many as `boxes` has; None without queries."""
         if self.queries is None:
             return None
-        return self.queries(boxes, maps[2], *(f[: len(boxes)] for f in features[-2:]))  # type: ignore[no-any-return]
+        return self.queries(boxes, maps[2], *(f[: boxes.shape[0]] for f in features[-2:]))  # type: ignore[no-any-return]
