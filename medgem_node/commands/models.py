@@ -6,9 +6,13 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from medgem_node.commands.common import Command, configured, model_arguments, recipe_of, say, training_arguments
 from medgem_node.errors import ConfigError
+
+if TYPE_CHECKING:
+    from medgem_node.card import ModelCard
 
 
 def add(command: Command) -> None:
@@ -23,15 +27,24 @@ def add(command: Command) -> None:
     evaluate.add_argument("--split", default="test", help="train, validation or test; the recipe says who is in which")
     evaluate.add_argument("--report", type=Path, metavar="DIR", help="write evaluation.json and index.html there too")
     evaluate.add_argument(
+        "--explanations", action="store_true", help="also whether the model's maps show where the lesions are; slow"
+    )
+    evaluate.add_argument(
         "--gallery", type=int, default=0, metavar="N", help="in DIR, gallery.html with the N worst films of each kind"
     )
 
 
 def _models(options: argparse.Namespace) -> int:
     from medgem_node.card import find_cards
+    from medgem_node.site import read_site
 
-    for card in find_cards(configured(options).models):
+    config = configured(options)
+    for card in find_cards(config.models):
         say(f"{card.name} {card.version}  {card.title}  ({card.status})  {card.folder}")
+        if site := read_site(config.data, card.name, card.version):
+            points = ", ".join(f"{p.output} from {p.operating_point:g}" for p in site.points)
+            used = "" if site.fits(card) else "; of other weights, not used"
+            say(f"  calibrated for this site {site}: {points}{used}")
     return 0
 
 
@@ -63,8 +76,9 @@ def _evaluate(options: argparse.Namespace) -> int:
     from medgem_node.train.report import gallery, page
 
     card = find_card(configured(options).models, options.model, options.version_of_model)
+    explained = _explanations(card, options) if options.explanations else {}  # first: it may say that there is nothing
     measured = measure(card, options.data_folder, split=options.split, report=lambda text: say(text, sys.stderr))
-    figures = {"date": datetime.now(UTC).date().isoformat(), **measured.figures}
+    figures = {"date": datetime.now(UTC).date().isoformat(), **measured.figures, **explained}
     if options.report is not None:
         say(f"report: {page.write(options.report, figures)}", sys.stderr)
     if options.gallery:
@@ -72,3 +86,12 @@ def _evaluate(options: argparse.Namespace) -> int:
         say(f"warning: {gallery.WARNING}", sys.stderr)
     say(json.dumps(figures, indent=2))
     return 0
+
+
+def _explanations(card: ModelCard, options: argparse.Namespace) -> dict[str, Any]:
+    from medgem_node.train.evaluate_explanations import evaluate_explanations
+
+    figures = evaluate_explanations(
+        card, options.data_folder, split=options.split, report=lambda text: say(text, sys.stderr)
+    )
+    return {"explanations": figures}

@@ -1,7 +1,8 @@
-"""Where in an image a mark comes from: Grad-CAM, Grad-CAM++ and attention rollout on the network's own maps.
+"""Where in an image a mark comes from: the box head's own map, Grad-CAM, Grad-CAM++ and attention rollout.
 
-Each gives a map in 0..1 at the resolution of stride 16. Whether one of them deserves to be called an explanation is
-measured (train/metrics/explanation.py), not assumed.
+Each gives a map in 0..1, rollout at stride 16, the others at stride 4. Whether one of them deserves to be called an
+explanation is measured (train/evaluate_explanations.py), not assumed. At run time only the box head's is there: the
+others need gradients or the inside of the network, which ONNX Runtime has not.
 
 References: Selvaraju et al. 2017, arXiv:1610.02391; Chattopadhay et al. 2018 (++), arXiv:1710.11063; Abnar and Zuidema
 2020 (rollout), arXiv:2005.00928.
@@ -10,7 +11,6 @@ References: Selvaraju et al. 2017, arXiv:1610.02391; Chattopadhay et al. 2018 (+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,8 +20,15 @@ from torch import Tensor
 from medgem_node.detector.hiera import Attention, LiteHiera
 from medgem_node.detector.network import ChestNetwork
 
-_STRIDE_16 = 3  # of the trunk's five maps
 Map = NDArray[np.float32]
+
+
+@torch.no_grad()
+def lesions(network: ChestNetwork, image: Tensor, kind: int = 0) -> Map:
+    """The box head's own score of each cell, not stretched: what marks are read from; (1, 1, H, W) in."""
+    boxes = network(image).boxes
+    assert boxes is not None
+    return boxes[0, kind].float().sigmoid().cpu().numpy()  # type: ignore[no-any-return]
 
 
 def grad_cam(network: ChestNetwork, image: Tensor, kind: int = 0) -> Map:
@@ -58,9 +65,10 @@ def rollout(network: ChestNetwork, image: Tensor, kind: int = 0) -> Map:
             hook.remove()
     assert boxes is not None
     rows, columns = image.shape[2] // 16, image.shape[3] // 16
-    flow = torch.eye(rows * columns)
+    itself = torch.eye(rows * columns, device=image.device)
+    flow = itself
     for weights in kept:
-        flow = (0.5 * weights + 0.5 * torch.eye(len(weights))) @ flow  # half goes round each block, as its input does
+        flow = (0.5 * weights + 0.5 * itself) @ flow  # half goes round each block, as its input does
     peak = int(boxes[0, kind].argmax())
     row, column = peak // boxes.shape[3] // 4, peak % boxes.shape[3] // 4
     return _scaled(flow[row * columns + column].reshape(rows, columns))
@@ -74,20 +82,31 @@ def attention(module: Attention, x: Tensor) -> Tensor:
     return (q @ k.transpose(1, 2) / (c // module.heads) ** 0.5).softmax(dim=-1).mean(dim=0)  # type: ignore[no-any-return]
 
 
-METHODS: Mapping[str, Callable[..., Map]] = {"grad-cam": grad_cam, "grad-cam++": grad_cam_pp, "rollout": rollout}
+METHODS: Mapping[str, Callable[..., Map]] = {
+    "lesions": lesions,
+    "grad-cam": grad_cam,
+    "grad-cam++": grad_cam_pp,
+    "rollout": rollout,
+}
+
+
+def methods_of(network: ChestNetwork) -> tuple[str, ...]:
+    """Those that there are for this trunk: rollout wants attention over the whole image in all that it passes."""
+    return tuple(name for name in METHODS if name != "rollout" or isinstance(network.trunk, LiteHiera))
 
 
 def _towards_score(network: ChestNetwork, image: Tensor, kind: int) -> tuple[Tensor, Tensor]:
-    """The map at stride 16 and the gradient, on it, of the highest logit of a kind of box."""
+    """The decoder's map at stride 4, (1, C, h, w), and the gradient on it of the highest logit of a kind of box.
+
+    It is the last map before the head, and all that is coarser has come into it.
+    """
     assert network.boxes is not None
     with torch.enable_grad():
-        features: list[Any] = [f.detach() for f in network.trunk(image)]
-        features[_STRIDE_16].requires_grad_(True)
-        score = network.boxes(network.decoder(features)[2])[0, kind].amax()
-        (gradient,) = torch.autograd.grad(score, features[_STRIDE_16])
-    return features[_STRIDE_16].detach(), gradient
+        features = network.decoder(network.trunk(image))[2].detach().requires_grad_(True)
+        (gradient,) = torch.autograd.grad(network.boxes(features)[0, kind].amax(), features)
+    return features.detach(), gradient
 
 
 def _scaled(values: Tensor) -> Map:
     low, high = float(values.min()), float(values.max())
-    return ((values - low) / max(high - low, 1e-12)).numpy().astype(np.float32)
+    return ((values - low) / max(high - low, 1e-12)).cpu().numpy().astype(np.float32)

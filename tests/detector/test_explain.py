@@ -23,14 +23,38 @@ def network() -> ChestNetwork:
 
 
 @pytest.mark.parametrize("method", explain.METHODS)
-def test_a_map_has_a_cell_for_each_token_and_lies_between_0_and_1(method: str, network: ChestNetwork) -> None:
+def test_a_map_covers_the_image_evenly_and_lies_between_0_and_1(method: str, network: ChestNetwork) -> None:
     image = torch.randn(1, 1, 64, 96, generator=torch.Generator().manual_seed(2))
 
     values = explain.METHODS[method](network, image)
 
-    assert values.shape == (4, 6)
+    assert values.shape == ((4, 6) if method == "rollout" else (16, 24))
     assert np.isfinite(values).all()
     assert 0 <= values.min() <= values.max() <= 1
+
+
+def test_the_box_heads_own_map_is_what_marks_are_read_from(network: ChestNetwork) -> None:
+    image = torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(2))
+
+    boxes = network(image).boxes
+
+    assert boxes is not None
+    assert explain.lesions(network, image) == pytest.approx(boxes[0, 0].sigmoid().numpy())
+
+
+def test_grad_cam_weighs_channels_by_the_gradient_of_the_highest_logit(network: ChestNetwork) -> None:
+    image = torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(3))
+    kept: list[torch.Tensor] = []
+    hook = network.boxes.register_forward_pre_hook(lambda own, inputs: kept.append(inputs[0]))
+
+    with torch.enable_grad():
+        output = network(image.requires_grad_()).boxes[0, 0].amax()
+        (gradient,) = torch.autograd.grad(output, kept[0])
+    hook.remove()
+
+    values = (kept[0] * gradient.mean(dim=(2, 3), keepdim=True)).sum(dim=1)[0].relu().detach().numpy()
+    expected = (values - values.min()) / max(values.max() - values.min(), 1e-12)
+    assert explain.grad_cam(network, image.detach()) == pytest.approx(expected, abs=1e-4)
 
 
 def test_attention_is_what_the_block_computes() -> None:

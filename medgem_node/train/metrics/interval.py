@@ -36,6 +36,25 @@ def interval(
     }  # fmt: skip
 
 
+def means(rows: NDArray[np.float64], groups: Sequence[str], *, seed: int) -> list[dict[str, float | int]]:
+    """The mean of each column, as `interval` gives it; all columns over the same draws, which takes no time."""
+    names = {group: n for n, group in enumerate(dict.fromkeys(groups))}
+    patient = np.array([names[group] for group in groups])
+    sums = np.zeros((len(names), rows.shape[1]))
+    np.add.at(sums, patient, rows)
+    drawn = np.random.default_rng(seed).integers(0, len(names), (_REPEATS, len(names)))
+    times = np.stack([np.bincount(draw, minlength=len(names)) for draw in drawn])  # each patient in each draw
+    values = times @ sums / (times @ np.bincount(patient))[:, None]
+    ends = np.percentile(values, (2.5, 97.5), axis=0).T.tolist()
+    return [
+        {
+            "value": round(float(mean), 4), "low": round(low, 4), "high": round(high, 4),
+            "films": len(rows), "patients": len(names),
+        }
+        for mean, (low, high) in zip(rows.mean(axis=0), ends, strict=True)
+    ]  # fmt: skip
+
+
 def proportion(hits: int, n: int) -> dict[str, float | int]:
     """A share with Wilson's 95 % interval."""
     if not n:
