@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pydicom import Dataset
 
-from medgem_node import doctor, part10, plug, testing, worker
+from medgem_node import cli, doctor, part10, plug, testing, worker
 from medgem_node.card import ModelCard, find_card
 from medgem_node.config import Config
 from medgem_node.dimse import scu
@@ -192,3 +192,15 @@ def test_the_doctor_says_whether_it_is_used(card: ModelCard, config: Config) -> 
     assert said() == [("warning", f"{card.name}-0.0.1.toml is of another version, and is not used")]
     path.write_text("films = ", "utf-8")
     assert said()[0][0] == "wrong"
+
+
+def test_the_list_of_models_tells_which_are_calibrated_for_the_site(
+    card: ModelCard, config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_site(config.data, of(card))
+
+    assert cli.main(["models", "--config", config.source]) == 0
+
+    told = capsys.readouterr().out.splitlines()
+    line = next(n for n, text in enumerate(told) if text.startswith(f"{card.name} {card.version}"))
+    assert told[line + 1] == "  calibrated for this site 2026-11-23, 40 films: nodule-or-mass from 0.31"
