@@ -129,6 +129,29 @@ def test_a_query_sees_the_others_and_the_image(network: ChestNetwork) -> None:
     assert not torch.allclose(other_image[0], base[0], atol=1e-5)
 
 
+class Refined(torch.nn.Module):
+    """What a network makes of its maps: exporting the rest as well takes long, and is tested elsewhere."""
+
+    def __init__(self, network: ChestNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, boxes: torch.Tensor, fine: torch.Tensor, middle: torch.Tensor, coarse: torch.Tensor) -> Any:
+        return self.network.refine(boxes, [middle, coarse], [middle, middle, fine])
+
+
+def test_queries_can_be_exported_for_any_number_of_images(network: ChestNetwork) -> None:
+    module = Refined(stirred(network).requires_grad_(False))
+    generator = torch.Generator().manual_seed(3)
+    shapes = ((6, 16), (8, 16), (16, 4), (16, 2))
+    two, three = (tuple(torch.randn(b, c, n, n, generator=generator) for c, n in shapes) for b in (2, 3))
+
+    batch = {0: torch.export.Dim("batch", min=1, max=8)}
+    exported = torch.export.export(module, two, dynamic_shapes=(batch,) * 4)
+
+    torch.testing.assert_close(exported.module()(*three), module(*three), rtol=1e-4, atol=1e-4)
+
+
 def test_gradient_reaches_every_weight_of_the_queries(network: ChestNetwork, images: torch.Tensor) -> None:
     decoder = stirred(network).queries
     assert decoder is not None
