@@ -57,14 +57,14 @@ def test_what_is_hidden_does_not_reach_the_network(recipe: Path) -> None:
 
 
 def test_the_first_stage_learns_what_hidden_blocks_hold(recipe: Path, data: Path) -> None:
-    recipe.write_text((RECIPE + FIRST).replace("steps = 4", "steps = 40").replace("1e-3", "1e-2"))
+    recipe.write_text((RECIPE + FIRST).replace("steps = 4", "steps = 25").replace("1e-3", "1e-2"))
     plan, config = loop.read_recipe(recipe), loop.network_config(recipe)
     films = [loop.prepared(film, config.size) for film in loop.read_films(plan, data, "train")]
     images, _ = loop.Batches(plan, config, films).batch(0)
     torch.manual_seed(0)
     stage = Pretraining.new(plan, config)
 
-    errors = [stage.learn(images) for _ in range(40)]
+    errors = [stage.learn(images) for _ in range(25)]
 
     one_grey = (images - images.median()).abs().mean().item()  # what a network that sees nothing can reach
     assert errors[0] > one_grey
