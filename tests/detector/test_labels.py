@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from medgem_node.card import read_card
+from medgem_node.detector.decode import decode
 from medgem_node.detector.hiera import NetworkConfig
 from medgem_node.detector.labels import asked, check_labels, for_research
 from medgem_node.detector.network import ChestNetwork, Outputs
+from medgem_node.detector.preprocess import letterbox
 from medgem_node.errors import ConfigError
 from medgem_node.train.label_loss import label_loss
 
@@ -125,3 +127,23 @@ def test_parts_of_a_batch_add_up_to_it() -> None:
     parts = sum(label_loss(logits[n::2], truth[n::2], known[n::2], known.sum()) for n in (0, 1))
 
     assert parts == pytest.approx(label_loss(logits, truth, known).item())
+
+
+def test_an_analysis_tells_a_research_label_beside_its_findings_and_only_if_asked() -> None:
+    card = read_card(SHIPPED)
+    taught = replace(card, network={**card.network, "labels": ["Mass"]})
+    masks, points = torch.full((1, 3, 256, 256), -8.0), torch.full((1, 4, 64, 64), -9.0)
+    for logits, (x0, x1) in zip(masks[0], ((30, 110), (146, 226), (90, 180)), strict=True):
+        logits[120:200, x0:x1] = 8.0
+    gate = torch.tensor([[8.0, 0, 0, 0, 0, 0]])
+    made = Outputs(masks, points, gate, labels=torch.zeros(1, 1))
+
+    silent, asking = (
+        decode(made, letterbox(1024, 1024), "1.2.3", 1024, 1024, None, replace(taught, research=research))
+        for research in ((), ({"label": "Mass"},))
+    )
+
+    assert asking.parameters.keys() - silent.parameters.keys() == {"research: Mass"}
+    assert not any("research" in name for name in silent.parameters)
+    assert len(asking.findings) == len(silent.findings)
+    assert "Mass" not in {finding.label for finding in asking.findings}
