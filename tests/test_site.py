@@ -16,7 +16,7 @@ from medgem_node.config import Config
 from medgem_node.dimse import scu
 from medgem_node.errors import ModelRejected
 from medgem_node.finding import Analysis
-from medgem_node.job import Job
+from medgem_node.job import Job, JobState
 from medgem_node.node import PipelineRunner, now, open_node, start_acceptor
 from medgem_node.peer import Peer
 from medgem_node.site import Point, SiteCalibration, file_of, overlaid, read_site, to_toml, write_site
@@ -153,28 +153,36 @@ class Recording:
     def stop(self, grace_seconds: float) -> None: ...
 
 
-def test_a_job_is_submitted_with_the_sites_points_and_held_by_a_malformed_file(
+def test_a_job_is_submitted_with_the_sites_points_and_never_past_a_malformed_file(
     card: ModelCard, make_config: Callable[..., Config]
 ) -> None:
     node = open_node(make_config(settings=('engine.name="inline"',)))
     acceptor, runner, engine = start_acceptor(node), PipelineRunner(node), Recording()
     pipeline, later = replace(runner.pipeline, engine=engine), now() + timedelta(minutes=5)
     path = write_site(node.config.data, of(card))
+
+    def prepare() -> None:
+        scu.store(Peer("MEDGEM", "127.0.0.1", acceptor.port), "MODALITY", [testing.dx_instance()])
+        for step in (pipeline.complete, pipeline.route, pipeline.prepare):
+            step(later)
+
     try:
-        scu.store(Peer("MEDGEM", "127.0.0.1", acceptor.port), "MODALITY", [testing.dx_instance()])
-        for step in (pipeline.complete, pipeline.route, pipeline.prepare, pipeline.submit):
-            step(later)
+        prepare()
+        pipeline.submit(later)
+        prepare()
         path.write_text("films = ", "utf-8")
-        scu.store(Peer("MEDGEM", "127.0.0.1", acceptor.port), "MODALITY", [testing.dx_instance()])
-        for step in (pipeline.complete, pipeline.route, pipeline.prepare, pipeline.submit):
-            step(later)
+        pipeline.submit(later)
+        prepare()
         (held,) = node.ledger.studies(StudyState.HELD)
+        (answered,) = node.ledger.jobs(JobState.ANALYSED)
     finally:
         acceptor.stop()
         runner.stop(1)
         node.ledger.close()
 
     assert [job.site for job in engine.jobs] == [of(card)]
+    assert answered.reason == "model-rejected"
+    assert "no valid TOML" in answered.detail
     assert "no valid TOML" in held.reason
 
 
