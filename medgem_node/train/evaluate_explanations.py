@@ -109,6 +109,7 @@ def explanations(
 ) -> dict[str, Any]:
     """By source and for all of them: `pointing_game`, `energy_in_box`, `deletion`, `insertion`, `is_explanation`.
 
+    `beats` names the priors that a map leads with the whole interval, `is_explanation` whether these are all.
     Deletion and insertion on `curves_at_most` films of each source, weights shuffled on `shuffled_at_most` of all.
     Raises MedgemError where there is nothing to measure: no box head, or no film with a lesion.
     """
@@ -156,6 +157,7 @@ def against_boxes(shown: Sequence[Shown], *, seed: int) -> dict[str, Any]:
         "film's width beside a centre of which no box is known",
         "pointing_game": _means(points, groups, seed),
         "pointing_game_lead": lead,
+        "beats": {name: [prior for prior, d in lead[name].items() if d["low"] > 0] for name in methods},
         "is_explanation": {name: all(d["low"] > 0 for d in lead[name].values()) for name in methods},
     }  # fmt: skip
     sized = [one for one in shown if one.is_sized]

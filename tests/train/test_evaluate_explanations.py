@@ -16,7 +16,7 @@ from medgem_node.detector.network import ChestNetwork
 from medgem_node.detector.preprocess import letterbox
 from medgem_node.detector.sizes import SIZES
 from medgem_node.errors import MedgemError
-from medgem_node.train.evaluate_explanations import Shown, against_boxes, explanations, shuffled
+from medgem_node.train.evaluate_explanations import PRIORS, Shown, against_boxes, explanations, shuffled
 from medgem_node.train.film import Film
 from medgem_node.train.lesions import Lesion
 from medgem_node.train.metrics import explanation as metric
@@ -74,6 +74,7 @@ def test_a_map_that_always_points_right_is_an_explanation_and_one_that_never_doe
     assert found["pointing_game"]["wrong"]["value"] == 0
     assert found["energy_in_box"]["right"]["value"] == 1
     assert found["is_explanation"] == {"right": True, "wrong": False}
+    assert found["beats"] == {"right": list(PRIORS), "wrong": []}
     assert found["pointing_game_lead"]["wrong"]["lungs"]["high"] < 0
 
 
