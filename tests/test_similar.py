@@ -247,18 +247,24 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture
-def site(tmp_path: Path, models: Path) -> Path:
-    """Three films of invented patients, two of them labelled, in files that are named after them."""
-    films = tmp_path / "films"
-    films.mkdir()
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Path:
+    """Two labelled films of invented patients in the indexes of two tenants; a third film has no label."""
+    folder = tmp_path_factory.mktemp("site")
     lines = ["image,label"]
+    (folder / "films").mkdir()
     for n, name in enumerate(("Invented_Ida", "Invented_Ivo", "Invented_Ina")):
         film = testing.dx_instance(testing.chest_film(seed=n), SOPInstanceUID=f"1.2.3.{n}")
-        (films / f"{name}.dcm").write_bytes(part10.encode(film))
+        (folder / f"films/{name}.dcm").write_bytes(part10.encode(film))
         lines += [f"{name}.dcm,nodule"] * (n < 2)
-    (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n", "utf-8")
-    return tmp_path
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n", "utf-8")
+    for tenant in ("ward-a", "ward-b"):
+        assert ran(*filling(folder), *arguments(folder, models), "--tenant", tenant) == 0
+    return folder
+
+
+def filling(site: Path) -> list[str]:
+    return ["index", str(site / "films"), "--labels", str(site / "labels.csv")]
 
 
 def arguments(site: Path, models: Path) -> list[str]:
@@ -268,38 +274,34 @@ def arguments(site: Path, models: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def test_a_site_fills_its_index_and_asks_it(site: Path, models: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    shared = arguments(site, models)
-    filling = ["index", str(site / "films"), "--labels", str(site / "labels.csv"), *shared]
+def test_a_film_that_is_there_already_is_not_indexed_again(
+    site: Path, models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ran(*filling(site), *arguments(site, models)) == 0
 
-    assert ran(*filling) == 0
-    assert ran(*filling) == 0
-    first, again = capsys.readouterr().out.splitlines()
-    assert ran("similar", str(site / "films/Invented_Ina.dcm"), "--json", *shared) == 0
+    assert capsys.readouterr().out == "tenant ward-a: there already 2, without a label 1\n"
+
+
+@pytest.mark.parametrize(("film", "others"), [("Invented_Ina", 2), ("Invented_Ida", 1)])
+def test_a_film_is_asked_about_by_what_the_site_has_beside_it(
+    film: str, others: int, site: Path, models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ran("similar", str(site / f"films/{film}.dcm"), "--json", *arguments(site, models)) == 0
+
     answer = json.loads(capsys.readouterr().out)
-    assert ran("similar", str(site / "films/Invented_Ida.dcm"), "--json", *shared) == 0
-    of_indexed = json.loads(capsys.readouterr().out)
-
-    assert first == "tenant ward-a: indexed 2, without a label 1"
-    assert again == "tenant ward-a: there already 2, without a label 1"
-    assert answer["mix"] == {"nodule": 2}
-    assert len(of_indexed["neighbours"]) == 1  # not the film itself
+    assert answer["mix"] == {"nodule": others}
+    assert answer["labels"] == {"nodule": 2}
 
 
-def test_an_index_holds_nothing_that_names_a_patient(site: Path, models: Path) -> None:
-    ran("index", str(site / "films"), "--labels", str(site / "labels.csv"), *arguments(site, models))
-
+def test_an_index_holds_nothing_that_names_a_patient(site: Path) -> None:
     kept = b"".join(p.read_bytes() for p in (site / "data/similar").rglob("*") if p.is_file())
+
     for told in (b"Invented", b"DEMO-4711", b"1.2.3.", b"20260301", b"ACC-0815"):
         assert told not in kept
     assert b"nodule" in kept
 
 
-def test_a_film_has_another_name_in_another_tenants_index(site: Path, models: Path) -> None:
-    shared = arguments(site, models)
-    for tenant in ("ward-a", "ward-b"):
-        ran("index", str(site / "films"), "--labels", str(site / "labels.csv"), *shared, "--tenant", tenant)
-
+def test_a_film_has_another_name_in_another_tenants_index(site: Path) -> None:
     cases = [
         set(json.loads((site / f"data/similar/{tenant}/chest-xray/index.json").read_text())["labels"])
         for tenant in ("ward-a", "ward-b")
@@ -311,12 +313,21 @@ def test_a_film_has_another_name_in_another_tenants_index(site: Path, models: Pa
 
 def test_a_tenant_without_an_index_is_told_how_to_fill_one(site: Path, models: Path) -> None:
     with pytest.raises(ConfigError, match="medgem-node index"):
-        ran("similar", str(site / "films/Invented_Ida.dcm"), *arguments(site, models))
+        ran("similar", str(site / "films/Invented_Ida.dcm"), *arguments(site, models), "--tenant", "ward-c")
 
 
-def test_a_model_without_an_embedding_says_so(tmp_path: Path) -> None:
-    tables = read_card(MODELS / "chest-xray/1.0.0")
-    without = replace(tables, network={k: v for k, v in tables.network.items() if k != "embedding"})
+def test_a_tenant_is_deleted_by_a_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    similar.write(filled(), LocalStore(tmp_path), "ward-a")
+
+    assert ran("index", "--delete", "--model", "chest", "--tenant", "ward-a", "--out", str(tmp_path)) == 0
+
+    assert capsys.readouterr().out == "2 files of tenant ward-a deleted\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_without_an_embedding_says_so() -> None:
+    shipped = read_card(MODELS / "chest-xray/1.0.0")
+    without = replace(shipped, network={k: v for k, v in shipped.network.items() if k != "embedding"})
 
     with pytest.raises(ModelRejected, match="has no embedding"):
         Embedder(without)
