@@ -1,7 +1,8 @@
 """The network with its weights, on the device that is there, and the proof that it computes what it should.
 
 Two things compute it, and each has to pass the golden case: torch, and ONNX Runtime where the model has a graph. On a
-CPU the graph takes about two thirds of torch's time (tests/bench/bench_detector.py); a GPU is torch's.
+CPU the graph takes less time than torch: of 256 pixels, two thirds for the network alone, five sixths for a whole film
+(tests/bench/bench_detector.py). A GPU is torch's.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ def described(network: Network) -> str:
 def films_at_once(network: Network) -> int:
     """`MOST_FILMS` on a GPU, 1 on a CPU.
 
-    There a batch of 2 to 8 saved nothing (it took torch an eighth longer a film), and a film's answer would depend on
+    There a batch of 2 to 8 saved nothing (by torch a film took a seventh longer), and a film's answer would depend on
     its neighbours in the seventh digit.
     """
     return 1 if _device_of(network).type == "cpu" else MOST_FILMS
