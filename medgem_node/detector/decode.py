@@ -134,11 +134,21 @@ def check_anatomy(reading: Reading, letterbox: Letterbox, card: ModelCard) -> No
         raise NotApplicable("implausible-anatomy", "lungs and heart fall into many parts")
     if certainty(reading.masks) < gate["certain_at_least"]:
         raise NotApplicable("implausible-anatomy", "lungs and heart cannot be told from their surroundings")
+    if max(cut_off(right | left, letterbox)) > gate.get("cut_at_most", 1.0):
+        raise NotApplicable("implausible-anatomy", "the lungs are cut off by the image's upper or lower edge")
 
 
 def certainty(masks: Maps) -> float:
     """The mean probability of what is marked, in the least certain mask."""
     return min(float(p[p > 0.5].mean()) if (p > 0.5).any() else 0.0 for p in masks)
+
+
+def cut_off(lungs: Pixels, letterbox: Letterbox) -> tuple[float, float]:
+    """How wide the lungs are in the image's first and in its last hundredth of rows, by their greatest width."""
+    widths = (letterbox.crop_resize(lungs.astype(np.float32)) > 0.5).sum(axis=1)
+    edge = max(1, len(widths) // 100)
+    widest = max(int(widths.max()), 1)
+    return float(widths[:edge].max()) / widest, float(widths[-edge:].max()) / widest
 
 
 def points_in_image(points: Maps, letterbox: Letterbox) -> tuple[Point, ...]:

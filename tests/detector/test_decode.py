@@ -131,6 +131,19 @@ def test_anatomy_that_cannot_be_is_refused(card: ModelCard, parts: dict[str, tup
     assert refusal.value.reason == "implausible-anatomy"
 
 
+@pytest.mark.parametrize("lungs", [(0, 200), (56, 256)], ids=["above", "below"])
+def test_half_a_chest_is_refused(card: ModelCard, lungs: tuple[int, int]) -> None:
+    strict = replace(card, gate={**card.gate, "cut_at_most": 0.3})
+    cut = outputs(right=(*lungs, 30, 110), left=(*lungs, 146, 226))
+
+    with pytest.raises(NotApplicable, match="cut off") as refusal:
+        decoded(cut, strict)
+
+    assert refusal.value.reason == "implausible-anatomy"
+    assert decoded(cut, card).masks
+    assert decoded(outputs(), strict).masks
+
+
 def test_when_heatmap_and_mask_disagree_no_ratio_is_reported(card: ModelCard) -> None:
     analysis = decoded(outputs(shift=40), card)
 
