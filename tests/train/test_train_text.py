@@ -142,8 +142,9 @@ def test_words_that_name_a_place_are_learnt_and_their_attention_goes_there(tmp_p
     result = evaluated(grounding, tokeniser, held_out, taught, seed=3)
 
     found = result["all that is told"]["image_to_text@1"]
-    assert (found["value"], found["chance"]) == (1.0, 0.25)
-    assert result["pointing"]["attention"]["value"] == 1.0
+    assert found["chance"] == 0.25
+    assert found["value"] >= 0.75
+    assert result["pointing"]["attention"]["value"] >= 0.75
     x, y = attended(grounding, tokeniser, held_out[3], "mass in the left lower zone")
     assert x > 0.5
     assert y > 0.5
