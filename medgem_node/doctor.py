@@ -142,6 +142,8 @@ def check_models(config: Config) -> Iterator[Check]:
         try:
             card = find_card(config.models, name, version)
             card.checked_weights()
+            if card.onnx:
+                card.checked_onnx()
         except ModelRejected as exc:
             yield Check(f"model {name}", "wrong", str(exc), "put back the model's folder as it was delivered")
         else:

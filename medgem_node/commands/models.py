@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medgem_node.commands.common import Command, configured, model_arguments, recipe_of, say, training_arguments
+from medgem_node.config import BACKENDS
 from medgem_node.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,10 +22,12 @@ def add(command: Command) -> None:
     train = command("train", _train, "Train a model from its recipe.")
     training_arguments(train)
     train.add_argument("--first-stage", type=Path, metavar="FILE", help="start from this trunk of `pretrain`")
+    train.add_argument("--leaks-known", action="store_true", help="start although films may lie in two splits")
     evaluate = command("evaluate", _evaluate, "Measure a model on labelled images.")
     evaluate.add_argument("data_folder", type=Path, metavar="IMAGES")
     model_arguments(evaluate)
     evaluate.add_argument("--split", default="test", help="train, validation or test; the recipe says who is in which")
+    evaluate.add_argument("--backend", choices=BACKENDS, default="torch", help="what computes the network")
     evaluate.add_argument("--report", type=Path, metavar="DIR", help="write evaluation.json and index.html there too")
     evaluate.add_argument(
         "--explanations", action="store_true", help="also whether the model's maps show where the lesions are; slow"
@@ -61,6 +64,7 @@ def _train(options: argparse.Namespace) -> int:
         report=say,
         fold=options.fold,
         first_stage=options.first_stage,
+        look_for_leaks=not options.leaks_known,
     )
     say(f"weights in {out}")
     return 0
@@ -77,7 +81,13 @@ def _evaluate(options: argparse.Namespace) -> int:
 
     card = find_card(configured(options).models, options.model, options.version_of_model)
     explained = _explanations(card, options) if options.explanations else {}  # first: it may say that there is nothing
-    measured = measure(card, options.data_folder, split=options.split, report=lambda text: say(text, sys.stderr))
+    measured = measure(
+        card,
+        options.data_folder,
+        split=options.split,
+        backend=options.backend,
+        report=lambda text: say(text, sys.stderr),
+    )
     figures = {"date": datetime.now(UTC).date().isoformat(), **measured.figures, **explained}
     if options.report is not None:
         say(f"report: {page.write(options.report, figures)}", sys.stderr)

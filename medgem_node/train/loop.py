@@ -26,8 +26,9 @@ from medgem_node.detector.runtime import golden_case
 from medgem_node.train import checkpoint
 from medgem_node.train.augment import prepared
 from medgem_node.train.batches import Batches
-from medgem_node.train.data import Film, read_films, read_recipe
+from medgem_node.train.data import Film, licences, read_films, read_recipe
 from medgem_node.train.distributed import ranks
+from medgem_node.train.leaks import refuse_leaks
 from medgem_node.train.loss import Target
 from medgem_node.train.nodules import usual_lungs
 from medgem_node.train.provenance import commit
@@ -54,6 +55,7 @@ def train(
     report: Callable[[str], None],
     fold: int | None = None,
     first_stage: Path | None = None,
+    look_for_leaks: bool = False,
 ) -> Path:
     """Train for at most `minutes`; the weights so far, in `out`, and whether more steps remain, in the report.
 
@@ -70,6 +72,8 @@ def train(
         Hold this fold of the patients back and never train on it, to choose by (see data.py).
     first_stage
         Trunk to start from, as pretrain.py leaves it; without it, a `lite0` trunk starts from ImageNet.
+    look_for_leaks
+        Before the first step, read every film and refuse a recipe of which one lies in two splits (see leaks.py).
     """
     torch.set_num_threads(threads or os.cpu_count() or 1)
     plan = read_recipe(recipe)
@@ -81,9 +85,14 @@ def train(
             report = _say_nothing
         if warning := check_stopping(plan):
             report(f"warning: {warning}")
+        for line in licences(plan):
+            report(f"licence of {line}")
         torch.manual_seed(plan.seed)
         run = Run.new(plan, config, own)
-        if own.agreed(resume and checkpoint.exists(out)):
+        goes_on = own.agreed(resume and checkpoint.exists(out))
+        if look_for_leaks and not goes_on:
+            refuse_leaks(plan, data, report, fold=fold)
+        if goes_on:
             run.load(out)
         elif first_stage is not None:
             run.start_from(first_stage)

@@ -319,10 +319,21 @@ def test_the_last_step_is_reported(recipe: Path, data: Path, tmp_path: Path, mon
 def test_a_recipe_is_named_before_the_images_or_by_config(way: str, recipe: Path, data: Path, tmp_path: Path) -> None:
     named = [str(recipe)] if way == "positional" else ["--config", str(recipe)]
 
-    code = cli.main(["train", *named, str(data), "--out", str(tmp_path / "out"), "--minutes", "0", "--fold", "1"])
+    command = ["train", *named, str(data), "--out", str(tmp_path / "out"), "--minutes", "0", "--fold", "1"]
 
-    assert code == 0
+    assert cli.main([*command, "--leaks-known"]) == 0
     assert json.loads((tmp_path / "out/run.json").read_text())["fold"] == 1
+
+
+def test_films_that_are_alike_in_two_splits_stop_a_training_before_its_first_step(
+    recipe: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", str(recipe), str(data), "--out", str(tmp_path / "out"), "--minutes", "5", "--fold", "1"]
+
+    assert cli.main(command) == 2
+
+    assert "lie in two splits" in capsys.readouterr().err
+    assert not (tmp_path / "out/weights.safetensors").exists()
 
 
 def test_two_recipes_are_one_too_many(recipe: Path, data: Path, tmp_path: Path) -> None:
