@@ -48,6 +48,7 @@ class NetworkConfig:
     classes: tuple[str, ...]  # of the gate; the first is the one that is let through
     trunk: str = "hiera"  # or "lite0" (no windows; stem 16, 24; widths 40, ...; depths 0, ...), or "vit"
     boxes: tuple[str, ...] = ()  # kinds of lesion that are given a box
+    mirrored_boxes: bool = False  # beside the film, its mirror image is looked at too: twice the time
     views: tuple[str, ...] = ()  # how the beam went; the first is the usual one
     queries: int = 0  # so many of the boxes' peaks are looked at again, see queries.py; 0: none
     embedding: int = 0  # numbers of the vector by which alike films are found; 0: there is none
@@ -71,6 +72,8 @@ class NetworkConfig:
             raise ModelRejected(f"model.toml: [network] size {config.size} is no multiple of 32 and of 8 windows")
         if config.trunk not in TRUNKS:
             raise ModelRejected(f'model.toml: [network] trunk is "{config.trunk}", not one of {", ".join(TRUNKS)}')
+        if config.mirrored_boxes and not config.boxes:
+            raise ModelRejected("model.toml: [network] mirrored_boxes needs boxes")
         if config.queries < 0 or (config.queries and not config.boxes):
             raise ModelRejected(f"model.toml: [network] {config.queries} queries need boxes to refine")
         if config.trunk == "lite0" and (*config.stem, config.widths[0]) != CHANNELS[:3]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from medgem_node.detector.embedding import EmbeddingHead
@@ -13,6 +14,9 @@ from medgem_node.detector.queries import QueryDecoder
 from medgem_node.detector.vit import PlainVit
 
 _TRUNKS: dict[str, type[Hiera | LiteHiera | PlainVit]] = {"hiera": Hiera, "lite0": LiteHiera, "vit": PlainVit}
+
+
+_LEAST = 1e-6  # a probability of 0 has no logit
 
 
 class Outputs(NamedTuple):
@@ -50,6 +54,8 @@ class ChestNetwork(nn.Module):
         features = self.trunk(image)  # strides 2, 4, 8, 16, 32
         maps = self.decoder([f[:drawn] for f in features])  # strides 16, 8, 4, and 2 where there is a fourth
         boxes = self.boxes(maps[2]) if self.boxes else None
+        if boxes is not None and self.config.mirrored_boxes and not self.training:
+            boxes = self.with_mirrored(boxes, image[:drawn])
         return Outputs(
             self.masks(maps[-1]),
             self.points(maps[2]),
@@ -60,6 +66,14 @@ class ChestNetwork(nn.Module):
             self.refine(boxes, features, maps) if boxes is not None else None,
             self.labels(features[-1]) if self.labels else None,
         )
+
+    def with_mirrored(self, boxes: Tensor, image: Tensor) -> Tensor:
+        """The boxes at the mean of their probability in the image and in its mirror image; sizes are the image's."""
+        assert self.boxes is not None
+        mirrored = self.boxes(self.decoder(self.trunk(image.flip(-1)))[2]).flip(-1)  # (B, kinds + 4, H/4, W/4)
+        kinds = len(self.config.boxes)
+        mean = (boxes[:, :kinds].sigmoid() + mirrored[:, :kinds].sigmoid()) / 2
+        return torch.cat((mean.clamp(_LEAST, 1 - _LEAST).logit(), boxes[:, kinds:]), dim=1)
 
     def refine(self, boxes: Tensor, features: list[Tensor], maps: list[Tensor]) -> Tensor | None:
         """The box head's best peaks looked at again: (B, K, 8), B as many as `boxes` has; None without queries."""

@@ -114,3 +114,34 @@ def test_a_manifest_with_an_odd_network_is_refused(change: dict[str, Any]) -> No
 def test_a_manifest_that_misses_a_key_is_refused() -> None:
     with pytest.raises(ModelRejected, match="window"):
         NetworkConfig.read({k: v for k, v in TINY.items() if k != "window"})
+
+
+def test_a_mirrored_film_has_the_mirrored_marks_where_both_are_looked_at(images: torch.Tensor) -> None:
+    torch.manual_seed(0)
+    table = {**TINY, "boxes": ["nodule"], "mirrored_boxes": True}
+    network = ChestNetwork(NetworkConfig.read(table)).eval()
+
+    with torch.inference_mode():
+        film, mirrored = network(images).boxes, network(images.flip(-1)).boxes
+
+    assert film is not None
+    assert mirrored is not None
+    assert torch.allclose(film[:, :1], mirrored[:, :1].flip(-1), atol=1e-5)
+    assert not torch.allclose(film[:, :1], film[:, :1].flip(-1), atol=1e-2)
+
+
+def test_a_network_in_training_sees_a_film_once(images: torch.Tensor) -> None:
+    torch.manual_seed(0)
+    network = ChestNetwork(NetworkConfig.read({**TINY, "drop_path": 0.0, "boxes": ["nodule"]})).train()
+    torch.manual_seed(0)
+    both = ChestNetwork(NetworkConfig.read({**TINY, "drop_path": 0.0, "boxes": ["nodule"], "mirrored_boxes": True}))
+
+    once, twice = network(images).boxes, both.train()(images).boxes
+
+    assert once is not None
+    assert torch.equal(once, twice)
+
+
+def test_mirrored_boxes_without_boxes_are_refused() -> None:
+    with pytest.raises(ModelRejected, match="mirrored_boxes"):
+        NetworkConfig.read({**TINY, "mirrored_boxes": True})
