@@ -220,7 +220,7 @@ class Analysis:
     detail: str = ""
     images: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
-    candidates: tuple[Finding, ...] = ()  # every box down to probability 0.01, for evaluation only
+    candidates: tuple[Finding, ...] = ()  # every box down to probability 0.001, for evaluation only
     measurements: tuple[Measurement, ...] = ()
     masks: tuple[Mask, ...] = ()
     heatmaps: tuple[Heatmap, ...] = ()

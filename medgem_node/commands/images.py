@@ -24,7 +24,7 @@ def add(command: Command) -> None:
     model_arguments(analyze)
     analyze.add_argument("--out", type=Path, metavar="DIR", help="write the result objects there")
     analyze.add_argument("--json", type=Path, metavar="FILE", help="write one line for each study there")
-    analyze.add_argument("--candidates", action="store_true", help="also every finding down to probability 0.01")
+    analyze.add_argument("--candidates", action="store_true", help="also every finding down to probability 0.001")
     deidentify = command("deidentify", _deidentify, "De-identify DICOM files (PS3.15 Basic Profile).")
     deidentify.add_argument("input", type=Path, metavar="IN")
     deidentify.add_argument("output", type=Path, metavar="OUT")

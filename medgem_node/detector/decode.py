@@ -27,7 +27,7 @@ from medgem_node.finding import Analysis, Finding, Mask, Measurement, Point
 Maps = NDArray[np.float32]
 Pixels = NDArray[np.bool_]
 Spacing = tuple[float, float]
-_CANDIDATE = 0.01
+_CANDIDATE = 0.001
 
 
 @dataclass(frozen=True, slots=True, eq=False)
