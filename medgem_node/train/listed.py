@@ -42,7 +42,7 @@ class FromFile:
         except Exception:  # of 100 000 files some are torn: whatever a decoder raises means that this is no picture
             pixels = None
         if pixels is None:  # no path: a site's may name a patient
-            raise Unreadable("unreadable-film", "a film of a catalogue cannot be read; `medgem-node data` counts such")
+            raise Unreadable("pixel-data", "a film of a catalogue cannot be read; `medgem-node data` counts such")
         return pixels
 
 
