@@ -74,7 +74,7 @@ def test_every_command_and_option_is_described(name: str) -> None:
 
 
 def test_no_command_is_described_that_is_not_there() -> None:
-    described = set(re.findall(r"^## `medgem-node (\w+)`$", page("docs/commands.md"), re.MULTILINE))
+    described = set(re.findall(r"^## `medgem-node ([\w-]+)`$", page("docs/commands.md"), re.MULTILINE))
 
     assert described == set(subcommands())
 
