@@ -6,7 +6,6 @@ import argparse
 import hashlib
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from medgem_node.card import read_card
 from medgem_node.commands import index as commands
 from medgem_node.commands.common import Run, common_arguments
 from medgem_node.detector.embed import Embedder
-from medgem_node.errors import ConfigError, ModelRejected
+from medgem_node.errors import ConfigError
 from medgem_node.similar import Index, Space
 from medgem_node.stores.local import LocalStore
 
@@ -325,9 +324,13 @@ def test_a_tenant_is_deleted_by_a_command(tmp_path: Path, capsys: pytest.Capture
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_model_without_an_embedding_says_so() -> None:
-    shipped = read_card(MODELS / "chest-xray/1.0.0")
-    without = replace(shipped, network={k: v for k, v in shipped.network.items() if k != "embedding"})
+def test_a_model_without_an_embedding_head_compares_what_its_trunk_sees() -> None:
+    embedder = Embedder(read_card(MODELS / "chest-xray/1.0.0"))
+    one, again, other = (
+        embedder.embed(testing.dx_instance(testing.chest_film(seed=seed), SOPInstanceUID="1.2.3")) for seed in (0, 0, 1)
+    )
 
-    with pytest.raises(ModelRejected, match="has no embedding"):
-        Embedder(without)
+    assert one.shape == (embedder.dimensions,)
+    assert float(one @ one) == pytest.approx(1, abs=1e-5)
+    assert np.array_equal(one, again)
+    assert not np.array_equal(one, other)

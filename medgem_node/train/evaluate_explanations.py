@@ -83,7 +83,7 @@ class Shown:
 
 
 def evaluate_explanations(
-    card: ModelCard, data: Path, *, split: str = "validation", curves_at_most: int = 12, report: Report
+    card: ModelCard, data: Path, *, split: str = "validation", curves_at_most: int = 3, report: Report
 ) -> dict[str, Any]:
     """Every figure for the first kind of box, on one split of the recipe's films; JSON-able. Raises MedgemError."""
     recipe, network = read_recipe(card.folder / "train.toml"), runtime.load(card)
@@ -103,7 +103,7 @@ def explanations(
     card: ModelCard,
     *,
     seed: int,
-    curves_at_most: int = 12,
+    curves_at_most: int = 3,
     shuffled_at_most: int = 6,
     report: Report = lambda text: None,
 ) -> dict[str, Any]:
