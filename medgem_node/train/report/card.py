@@ -104,7 +104,7 @@ def _masks(test: Figures, peers: Figures) -> str:
                     of_peer,
                 )
             )
-    head = ("films of", "n", "structure", "Dice", "worst twentieth", "HD95, pixels", "baseline's Dice")
+    head = ("films of", "n", "structure", "Dice", "worst twentieth", "HD95, % of the width", "baseline's Dice")
     return _table("Overlap with hand-drawn outlines", head, rows)
 
 
