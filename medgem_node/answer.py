@@ -107,8 +107,11 @@ def overall(analysis: Analysis, card: ModelCard) -> list[tuple[Code, Code]]:
 
 
 def assessment(analysis: Analysis, card: ModelCard) -> Code:
-    """Of CID 222. Nothing found is normal only where the card says so, and nothing was held back or is in doubt."""
-    if any(f.present for f in analysis.findings):
+    """Of CID 222. Nothing found is normal only where the card says so, and nothing was held back or is in doubt.
+
+    A worklist may sort by it, so what is only offered for review does not make a study abnormal.
+    """
+    if any(f.is_asserted for f in analysis.findings):
         return _NORMALITY["Abnormal"]
     in_doubt = analysis.detail or any(f.tier == "review" for f in analysis.findings)
     is_normal = card.may_say_normal and analysis.findings and not in_doubt

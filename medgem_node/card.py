@@ -167,8 +167,18 @@ def _check(card: ModelCard, path: Path) -> None:
     for fields in card.findings:
         _check_tiers(fields.get("tiers"), path)
         _check_confidence(fields, path)
+        if "output" in fields:
+            _check_box(card, fields, path)
     if card.heatmap:
         _check_heatmap(card, path)
+
+
+def _check_box(card: ModelCard, fields: Mapping[str, Any], path: Path) -> None:
+    """What the detector needs to report a box, told before the first film."""
+    if missing := [key for key in ("label", "code", "site", "right", "left", "operating_point") if key not in fields]:
+        raise ModelRejected(f'{path}: a [[findings]] with boxes misses the key "{missing[0]}"')
+    if fields["output"] not in card.network.get("boxes", ()):
+        raise ModelRejected(f'{path}: [[findings]] output "{fields["output"]}" is none of the boxes of [network]')
 
 
 def _check_file(name: Any, sha256: Any, path: Path, what: str) -> None:

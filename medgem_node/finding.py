@@ -204,6 +204,11 @@ class Finding:
     calibrated: bool = True  # False: `probability` is only the algorithm's score, and is never written as one
     explanation: str = ""  # one sentence of measured parts only: what, where, how large, how sure
 
+    @property
+    def is_asserted(self) -> bool:
+        """Whether it is said to be there, and not only offered for review."""
+        return self.present and self.tier != "review"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Analysis:

@@ -143,12 +143,16 @@ def _amount(value: float, unit: str) -> str:
 
 def said(finding: Finding, *more: str) -> str:
     """A finding as a text that cannot be read as its opposite, also where a viewer cuts off its end."""
-    percent = f"{100 * finding.probability:.0f}%" if finding.calibrated else ""
+    percent = _percent(finding.probability) if finding.calibrated else ""
     if finding.present:
         return ", ".join((f"{finding.label} {percent}".strip(), *more))
     label = finding.label if finding.label[:2].isupper() else finding.label[:1].lower() + finding.label[1:]
     chance = [f"probability of {label} {percent}"] if percent else []
     return ", ".join((f"No {label} by AI", *more, *chance))
+
+
+def _percent(probability: float) -> str:
+    return f"{100 * probability:.0f}%" if probability >= 0.005 or probability == 0 else "below 1%"
 
 
 def doubt(analysis: Analysis) -> str:

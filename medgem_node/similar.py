@@ -32,7 +32,7 @@ from medgem_node.seams import Store
 Vectors = NDArray[np.float32]
 _TENANT = re.compile(r"[a-z0-9](-?[a-z0-9]){0,39}")
 _LABEL = re.compile(r"[^\W\d_][\w /+()-]{0,63}")
-_LONG_NUMBER = re.compile(r"\d{5}")  # a date, or a patient's number
+_LONG_NUMBER = re.compile(r"\d{4}|\d\D+\d")  # a date, or a patient's number
 _MOST_LABELS = 200
 _TABLE = "index.json"
 _AT_ONCE = 65536  # vectors: 64 MB of them as float32
@@ -184,7 +184,7 @@ def delete(store: Store, tenant: str) -> int:
 
 
 def read_labels(path: Path) -> dict[str, str]:
-    """Label by file name, from the columns `image` and `label` of a CSV; no other column is looked at.
+    """Label by file name, or by path below the folder of films: the columns `image` and `label` of a CSV, no others.
 
     Raises
     ------
@@ -193,7 +193,7 @@ def read_labels(path: Path) -> dict[str, str]:
         letters, holds no long number, and there are at most 200 of them.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as lines:
+        with path.open(newline="", encoding="utf-8-sig") as lines:
             rows = [(row["image"], row["label"].strip()) for row in csv.DictReader(lines)]
     except (OSError, KeyError, AttributeError, UnicodeDecodeError, csv.Error) as exc:
         raise ConfigError(f"{path}: no CSV with the columns image, label ({type(exc).__name__})") from exc
@@ -202,6 +202,8 @@ def read_labels(path: Path) -> dict[str, str]:
             raise ConfigError(f"{path}: line {line}: the label is no category (letters first, at most 64, no dates)")
     if len({label for _, label in rows}) > _MOST_LABELS:
         raise ConfigError(f"{path}: more than {_MOST_LABELS} different labels; a label is a category, not a text")
+    if repeated := [image for image, n in Counter(image for image, _ in rows).items() if n > 1]:
+        raise ConfigError(f"{path}: {len(repeated)} images stand there twice; which label is true?")
     return {image: label for image, label in rows if label}
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import hashlib
 import io
 import json
 import logging
@@ -67,7 +68,8 @@ def _outcome(job: Job, store: Store, models: Path, backend: str) -> Outcome:
 
 def _analysis(job: Job, store: Store, card: ModelCard, backend: str) -> Analysis:
     try:
-        detector = _detector(card.folder, (card.weights_sha256, card.onnx_sha256), job.site, backend)
+        manifest = hashlib.sha256((card.folder / "model.toml").read_bytes()).hexdigest()
+        detector = _detector(card.folder, (manifest, card.weights_sha256, card.onnx_sha256), job.site, backend)
         return detector.detect([_instance(store.get(key)) for key in job.inputs])
     except NotAnalysable as exc:
         return not_analysed(card.name, card.version, exc.reason, str(exc))
@@ -79,8 +81,11 @@ def _instance(data: bytes) -> Dataset:
 
 
 @lru_cache(maxsize=_LOADED_MODELS)
-def _detector(folder: Path, sha256: tuple[str, str], site: SiteCalibration | None, backend: str) -> Detector:
-    """Loaded once for each folder, digests and calibration, so that an altered model is never taken for the old one."""
+def _detector(folder: Path, sha256: tuple[str, ...], site: SiteCalibration | None, backend: str) -> Detector:
+    """Loaded once for each folder, digests (of manifest, weights, graph) and calibration.
+
+    So an altered model is never taken for the old one.
+    """
     from medgem_node.detector.detector import create  # torch
 
     return create(overlaid(read_card(folder), site), backend)

@@ -334,3 +334,32 @@ def test_a_model_without_an_embedding_head_compares_what_its_trunk_sees() -> Non
     assert float(one @ one) == pytest.approx(1, abs=1e-5)
     assert np.array_equal(one, again)
     assert not np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("label", ["Invented DOB 1951-03-12", "MRN 12-34-56", "Smith John 4711"])
+def test_a_label_that_may_be_a_number_or_a_date_of_somebody_is_refused(tmp_path: Path, label: str) -> None:
+    (tmp_path / "labels.csv").write_text(f"image,label\na.dcm,{label}\n", "utf-8")
+
+    with pytest.raises(ConfigError, match="no category"):
+        similar.read_labels(tmp_path / "labels.csv")
+
+
+def test_an_image_with_two_labels_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("image,label\na.dcm,nodule\na.dcm,none\n", "utf-8")
+
+    with pytest.raises(ConfigError, match="twice"):
+        similar.read_labels(tmp_path / "labels.csv")
+
+
+def test_a_label_goes_to_no_other_file_of_the_same_name(
+    tmp_path: Path, models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for n, folder in enumerate(("one", "two")):
+        film = testing.dx_instance(testing.chest_film(seed=n), SOPInstanceUID=f"1.2.3.{n}")
+        (tmp_path / "films" / folder).mkdir(parents=True)
+        (tmp_path / "films" / folder / "IMG1.dcm").write_bytes(part10.encode(film))
+    (tmp_path / "labels.csv").write_text("image,label\nIMG1.dcm,none\ntwo/IMG1.dcm,nodule\n", "utf-8")
+
+    assert ran(*filling(tmp_path), *arguments(tmp_path, models), "--tenant", "ward-a") == 0
+
+    assert capsys.readouterr().out == "tenant ward-a: of a name that is not the only one 1, indexed 1\n"

@@ -73,9 +73,14 @@ def _fill(options: argparse.Namespace, config: Config, store: Store) -> Counter[
     index = found or similar.Index.empty(space)
     pseudonyms = Pseudonyms(read_or_make_key(config.key_file))
     fresh, told, counts = {}, {}, Counter[str]()
-    for path in tqdm(list(find_files([options.folder])), unit="file", disable=not sys.stderr.isatty()):
-        if path.name not in labels:
-            counts["without a label"] += 1
+    files = list(find_files([options.folder]))
+    names = Counter(path.name for path in files)
+    for path in tqdm(files, unit="file", disable=not sys.stderr.isatty()):
+        label = labels.get(path.relative_to(options.folder).as_posix() if path != options.folder else path.name)
+        if label is None and names[path.name] == 1:  # of two files of one name, nobody knows whose label it is
+            label = labels.get(path.name)
+        if label is None:
+            counts["without a label" if names[path.name] == 1 else "of a name that is not the only one"] += 1
             continue
         try:
             instance = part10.decode(path.read_bytes())
@@ -84,7 +89,7 @@ def _fill(options: argparse.Namespace, config: Config, store: Store) -> Counter[
             if case in index.labels:
                 counts["there already"] += 1
                 continue
-            fresh[case], told[case] = embedder.embed(instance), labels[path.name]
+            fresh[case], told[case] = embedder.embed(instance), label
             counts["indexed"] += 1
         except (NotAnalysable, NotUnderstood) as exc:
             counts[f"left out ({exc.reason if isinstance(exc, NotAnalysable) else 'not-dicom'})"] += 1

@@ -88,7 +88,6 @@ def decode(
         heatmaps=(heatmap.chosen(outputs, letterbox, image_uid, card),),
         parameters={
             "frontal probability": f"{reading.classes[card.network['classes'][0]]:.3f}",
-            "operating point": str(card.findings[0]["operating_point"]),
             **for_research(outputs, card),
         },
     )

@@ -21,6 +21,7 @@ from medgem_node.detector.confidence import probability
 from medgem_node.detector.network import Outputs
 from medgem_node.detector.preprocess import Letterbox
 from medgem_node.finding import Heatmap
+from medgem_node.pen import HEAT_FROM
 
 Maps = NDArray[np.float32]
 _POINTS = {
@@ -50,10 +51,13 @@ def over_image(values: Maps, letterbox: Letterbox) -> Maps:
 
 
 def level(score: float, fields: Mapping[str, Any]) -> float:
-    """How much a score glows: its probability, stretched once for all films so that the operating point is at 0.5."""
+    """How much a score glows: its probability, stretched once for all films so that the operating point is at 0.5.
+
+    What is below it is kept, but too weak to be painted: a film without a mark does not glow.
+    """
     chance, limit = probability(score, fields), float(fields["operating_point"])
     if chance < limit:
-        return 0.5 * chance / limit
+        return HEAT_FROM * chance / limit
     return 0.5 + 0.5 * (chance - limit) / max(1 - limit, 1e-6)
 
 

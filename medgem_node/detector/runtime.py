@@ -118,10 +118,13 @@ def run(network: Network, image: Image) -> Outputs:
 def run_batch(network: Network, images: Sequence[Image]) -> list[Outputs]:
     """The outputs for each image, on the CPU, each of a batch of one; all go through the network together.
 
-    On a CPU they are those of `run` to 1e-5, logits as they are, and bit-identical to it for a single image.
+    On a CPU they are those of `run` to 1e-5, logits as they are, and bit-identical to it for a single image. Raises
+    ArithmeticError where one is not a finite number.
     """
     outputs = network(torch.from_numpy(np.stack(images)).to(_device_of(network)))  # (B, 1, H, W)
     ready = [None if output is None else output.float().cpu() for output in outputs]
+    if not all(bool(output.isfinite().all()) for output in ready if output is not None):
+        raise ArithmeticError("the network's outputs are not finite")  # nothing may be decided by comparing with them
     return [Outputs._make(None if o is None else o[n : n + 1] for o in ready) for n in range(len(images))]
 
 

@@ -49,10 +49,14 @@ def sentence(finding: Finding, spacing_mm: Spacing | None, third: str = "") -> s
         _place(finding, third),
         _size(finding, spacing_mm),
         *(_amount(m) for m in finding.measurements if m.unit.value == _RATIO),
-        f"{'probability' if finding.calibrated else 'score'} {finding.probability:.2f}",
+        f"{'probability' if finding.calibrated else 'score'} {_chance(finding.probability)}",
         f"tier {finding.tier}" if finding.tier else "",
     ]
     return ", ".join(filter(None, parts))
+
+
+def _chance(probability: float) -> str:
+    return f"{probability:.2f}" if probability >= 0.1 else f"{probability:.3f}"
 
 
 def third_of(box: Box, lung: NDArray[np.bool_]) -> str:

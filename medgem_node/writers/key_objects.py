@@ -45,10 +45,10 @@ class KeyObjectWriter:
         made: Sequence[Dataset],
         uid: Callable[[str], str],
     ) -> Sequence[Dataset]:
-        """The selection of images with a finding that is present, and of every object in `made`."""
+        """The selection of images with a finding that is not only offered for review, and of every object in `made`."""
         self.source.check(analysis)
         ev.check(analysis, originals)
-        present = {f.image for f in analysis.findings if f.present} if analysis.applicable else set()
+        present = {f.image for f in analysis.findings if f.is_asserted} if analysis.applicable else set()
         images = [o for o in ev.analysed(analysis, originals) if str(o.SOPInstanceUID) in present]
         if not images:
             return ()

@@ -59,7 +59,11 @@ def test_half_of_the_scale_is_the_operating_point() -> None:
 
     assert probability(score, KIND) == pytest.approx(0.1)
     assert heatmap.level(score, KIND) == pytest.approx(0.5)
-    assert heatmap.level(0.3, {"operating_point": 0.5}) == pytest.approx(0.3)  # then it is the probability itself
+    assert heatmap.level(0.7, {"operating_point": 0.5}) == pytest.approx(0.7)  # then it is the probability itself
+
+
+def test_what_is_not_marked_is_too_weak_to_be_painted() -> None:
+    assert 0 < heatmap.level(0.49, {"operating_point": 0.5}) < HEAT_FROM
 
 
 def test_the_hottest_place_is_the_cell_of_the_mark_in_the_images_own_shape(card: ModelCard) -> None:

@@ -179,3 +179,19 @@ def test_a_manifest_that_cannot_be_meant_is_refused(tmp_path: Path, lines: str, 
 
     with pytest.raises(ModelRejected, match=says):
         read_card(folder)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"), [("right = {", "rihgt = {", "right"), ('"nodule-or-mass"\ncode', '"nodul"\ncode', "nodul")]
+)
+def test_a_box_that_cannot_be_reported_is_refused_before_the_first_film(
+    tmp_path: Path, old: str, new: str, told: str
+) -> None:
+    folder = tmp_path / "chest-xray/2.0.0"
+    folder.mkdir(parents=True)
+    text = (FOLDER.parent / "2.0.0/model.toml").read_text("utf-8")
+    assert old in text
+    (folder / "model.toml").write_text(text.replace(old, new), "utf-8")
+
+    with pytest.raises(ModelRejected, match=told):
+        read_card(folder)

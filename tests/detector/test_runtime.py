@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
@@ -91,3 +92,11 @@ def test_a_real_leg_is_no_chest() -> None:
 
     with pytest.raises(NotApplicable):
         create(read_card(FOLDER)).detect([film])
+
+
+def test_outputs_that_are_no_numbers_decide_nothing() -> None:
+    network = runtime.load(read_card(FOLDER))
+    image = np.full((1, 256, 256), np.nan, np.float32)
+
+    with pytest.raises(ArithmeticError, match="not finite"):
+        runtime.run(network, image)

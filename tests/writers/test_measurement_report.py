@@ -343,6 +343,16 @@ def test_evidence_of_two_patients_or_studies_is_refused(write, film: Dataset, ke
         write(chest.analysis(film), [film, other])
 
 
+def test_what_is_only_offered_for_review_makes_no_study_abnormal(write, film: Dataset) -> None:
+    analysis = chest.analysis(film)
+    doubtful = replace(analysis, findings=tuple(replace(f, tier="review") for f in analysis.findings))
+
+    overall = dict(_overall(write(doubtful, [film])["SR 1"]))
+
+    assert any(f.present for f in doubtful.findings)
+    assert overall[codes.DCM.OverallAssessment.value] == codes.cid222.NormalityUndetermined.value
+
+
 def test_a_study_with_a_finding_is_abnormal(write, film: Dataset) -> None:
     assert _overall(write(chest.analysis(film), [film])["SR 1"]) == [
         (codes.DCM.SummaryOfDetections.value, codes.cid6042.Succeeded.value),
