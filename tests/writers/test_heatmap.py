@@ -403,6 +403,7 @@ def test_what_is_absent_is_not_worded_as_found() -> None:
 
     assert picture.said(absent) == "No cardiomegaly by AI, probability of cardiomegaly 12%"
     assert picture.said(replace(absent, present=True, probability=0.71)) == "Cardiomegaly 71%"
+    assert picture.said(replace(absent, present=True, probability=0.004)) == "Cardiomegaly below 1%"
 
 
 def _ramp(**attributes: object) -> Dataset:
