@@ -24,7 +24,7 @@ from medgem_node.card import ModelCard
 from medgem_node.config import Config
 from medgem_node.deid.profile import deidentify_bytes
 from medgem_node.deid.pseudonym import Pseudonyms
-from medgem_node.errors import CannotDeidentify, NotUnderstood
+from medgem_node.errors import CannotDeidentify, ModelRejected, NotUnderstood
 from medgem_node.evidence import Source
 from medgem_node.finding import Analysis, Finding, not_analysed
 from medgem_node.inbox import patient
@@ -139,7 +139,10 @@ def _detect(
     if not keys:
         detail = f"No image could be de-identified with certainty: {reason}"
         return not_analysed(card.name, card.version, "not-deidentified", detail)
-    site = read_site(config.data, card.name, card.version)
+    try:
+        site = read_site(config.data, card.name, card.version)
+    except ModelRejected as exc:
+        return not_analysed(card.name, card.version, "model-rejected", str(exc))
     job = Job(secrets.token_hex(16), card.name, card.version, tuple(keys), site=site)
     import_module("medgem_node.worker").work(job, exchange, config.models, config.engine.backend)
     outcome = decode_outcome(exchange.get(job.outcome_key))

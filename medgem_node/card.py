@@ -65,6 +65,7 @@ class ModelCard:
     research: tuple[Mapping[str, Any], ...] = ()  # the labels that are told, if any; see detector/labels.py
     onnx: str = ""
     onnx_sha256: str = ""
+    manifest_sha256: str = ""  # of model.toml: it changes with everything that decides an answer, the weights too
 
     @property
     def device_uid(self) -> str:
@@ -114,7 +115,8 @@ def read_card(folder: Path) -> ModelCard:
     """The manifest in `folder`. Raises ModelRejected with file, key and what to do."""
     path = folder / "model.toml"
     try:
-        fields = tomllib.loads(path.read_text("utf-8"))
+        manifest = path.read_bytes()
+        fields = tomllib.loads(manifest.decode("utf-8"))
     except OSError as exc:
         raise ModelRejected(f"{path}: cannot be read ({exc.strerror}); check the models folder") from exc
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
@@ -145,6 +147,7 @@ def read_card(folder: Path) -> ModelCard:
             heatmap=fields.get("heatmap", {}),
             onnx=weights.get("onnx", ""),
             onnx_sha256=weights.get("onnx_sha256", ""),
+            manifest_sha256=hashlib.sha256(manifest).hexdigest(),
         )
     except (KeyError, TypeError) as exc:
         raise ModelRejected(f"{path}: key {exc} is missing") from exc

@@ -155,7 +155,7 @@ def check_models(config: Config) -> Iterator[Check]:
 
 
 def check_site(card: ModelCard, config: Config) -> Iterator[Check]:
-    """The site's own operating points, if it has any: whether they are of these very weights."""
+    """The site's own operating points, if it has any: whether they were made with this very manifest."""
     subject = f"site calibration of {card.name}"
     again = f"medgem-node calibrate FOLDER --model {card.name} --write"
     try:
@@ -164,7 +164,7 @@ def check_site(card: ModelCard, config: Config) -> Iterator[Check]:
         yield Check(subject, "wrong", str(exc), again)
         return
     if site is not None and not site.fits(card):
-        yield Check(subject, "warning", "it is of other weights, and is not used; the model's own points are", again)
+        yield Check(subject, "warning", "made with another manifest, and not used; the model's own points are", again)
     elif site is not None:
         points = ", ".join(f"{p.output} from {p.operating_point:g}" for p in site.points)
         yield Check(subject, "ok", f"of {site}: {points}")

@@ -1,14 +1,16 @@
 """A site's own operating points of a model, `<data folder>/site/<model>-<version>.toml`: data, never code.
 
 `medgem-node calibrate` writes the file, from films that the site knows to be free of lesions. The node sends what it
-says with every job, so that a worker anywhere uses the same; they count only for the very weights that they were
-chosen with. A file that cannot be read stops the model rather than being passed over.
+says with every job, so that a worker anywhere uses the same; they count only for the very manifest that they were
+chosen with, as its calibration says what a probability means. A file that cannot be read stops the model rather than
+being passed over.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import secrets
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -39,11 +41,11 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class SiteCalibration:
-    """Operating points, what they were chosen with, and for which weights. `date`: YYYY-MM-DD."""
+    """Operating points, what they were chosen with, and with which manifest. `date`: YYYY-MM-DD."""
 
     model: str
     version: str
-    weights_sha256: str
+    manifest_sha256: str
     date: str
     films: int
     patients: int
@@ -54,9 +56,9 @@ class SiteCalibration:
         return f"{self.date}, {self.films} films"
 
     def fits(self, card: ModelCard) -> bool:
-        """Whether it was made with the weights of `card`."""
-        mine = (self.model, self.version, self.weights_sha256)
-        return mine == (card.name, card.version, card.weights_sha256)
+        """Whether it was made with the manifest of `card`."""
+        mine = (self.model, self.version, self.manifest_sha256)
+        return mine == (card.name, card.version, card.manifest_sha256)
 
     @classmethod
     def parse(cls, table: Mapping[str, Any], where: str) -> SiteCalibration:
@@ -71,8 +73,8 @@ class SiteCalibration:
                 raise ModelRejected(f"{where}: operating_point = {point.operating_point} is not from 0 to 1; {_MEND}")
             if not 0 <= point.low <= point.false_marks <= point.high < _MOST_MARKS:
                 raise ModelRejected(f"{where}: low, false_marks and high of {point.output} make no interval; {_MEND}")
-        if not re.fullmatch(r"\d{4}-\d\d-\d\d", site.date) or not re.fullmatch(r"[0-9a-f]{64}", site.weights_sha256):
-            raise ModelRejected(f"{where}: date or weights_sha256 is malformed; {_MEND}")
+        if not re.fullmatch(r"\d{4}-\d\d-\d\d", site.date) or not re.fullmatch(r"[0-9a-f]{64}", site.manifest_sha256):
+            raise ModelRejected(f"{where}: date or manifest_sha256 is malformed; {_MEND}")
         return site
 
 
@@ -98,8 +100,11 @@ def write_site(data: Path, site: SiteCalibration) -> Path:
     """Writes the file, replacing it whole; where it lies."""
     path = file_of(data, site.model, site.version)
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(".new")
-    new.write_text(to_toml(site), "utf-8")
+    new = path.with_name(f"{secrets.token_hex(8)}.new")
+    with open(new, "xb") as file:
+        file.write(to_toml(site).encode("utf-8"))
+        file.flush()
+        os.fsync(file.fileno())  # a file that a power cut left empty would stop the model
     os.replace(new, path)
     return path
 
@@ -114,7 +119,7 @@ def to_toml(site: SiteCalibration) -> str:
 
 
 def overlaid(card: ModelCard, site: SiteCalibration | None) -> ModelCard:
-    """The card with the site's operating points; as it is where they were made with other weights."""
+    """The card with the site's operating points; as it is where they were made with another manifest."""
     if site is None or not site.fits(card):
         return card
     chosen = {point.output: point.operating_point for point in site.points}

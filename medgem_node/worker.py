@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import hashlib
 import io
 import json
 import logging
@@ -52,7 +51,7 @@ def _outcome(job: Job, store: Store, models: Path, backend: str) -> Outcome:
     try:
         card = overlaid(find_card(models, job.model, job.version), job.site)
         if job.site is not None and not card.site_calibration:
-            log.warning("job %s: the site's calibration is of other weights, and is not used", job.job_id)
+            log.warning("job %s: the site's calibration was made with another manifest, and is not used", job.job_id)
         return Outcome(job.job_id, analysis=_analysis(job, store, card, backend))
     except ModelRejected as exc:
         log.error("job %s: %s", job.job_id, exc)
@@ -68,8 +67,7 @@ def _outcome(job: Job, store: Store, models: Path, backend: str) -> Outcome:
 
 def _analysis(job: Job, store: Store, card: ModelCard, backend: str) -> Analysis:
     try:
-        manifest = hashlib.sha256((card.folder / "model.toml").read_bytes()).hexdigest()
-        detector = _detector(card.folder, (manifest, card.weights_sha256, card.onnx_sha256), job.site, backend)
+        detector = _detector(card.folder, card.manifest_sha256, job.site, backend)
         return detector.detect([_instance(store.get(key)) for key in job.inputs])
     except NotAnalysable as exc:
         return not_analysed(card.name, card.version, exc.reason, str(exc))
@@ -81,11 +79,8 @@ def _instance(data: bytes) -> Dataset:
 
 
 @lru_cache(maxsize=_LOADED_MODELS)
-def _detector(folder: Path, sha256: tuple[str, ...], site: SiteCalibration | None, backend: str) -> Detector:
-    """Loaded once for each folder, digests (of manifest, weights, graph) and calibration.
-
-    So an altered model is never taken for the old one.
-    """
+def _detector(folder: Path, manifest_sha256: str, site: SiteCalibration | None, backend: str) -> Detector:
+    """Loaded once for each manifest, which names weights and graph by digest, and each calibration."""
     from medgem_node.detector.detector import create  # torch
 
     return create(overlaid(read_card(folder), site), backend)

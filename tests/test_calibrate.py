@@ -77,7 +77,7 @@ def test_the_point_lets_no_more_false_marks_through_than_wished(card: ModelCard,
     site = calibrated(card, analysed(card, normals(images, "all")), 0.5, "2026-11-23")
 
     (point,) = site.points
-    assert (site.films, site.patients, site.wished, site.weights_sha256) == (20, 10, 0.5, card.weights_sha256)
+    assert (site.films, site.patients, site.wished, site.manifest_sha256) == (20, 10, 0.5, card.manifest_sha256)
     assert point.operating_point == pytest.approx(0.55, abs=1e-3)  # the tenth mark, of twenty
     assert (point.output, point.false_marks) == (OUTPUT, 0.5)
     assert 0.1 < point.low < 0.5 < point.high < 0.9
@@ -133,6 +133,14 @@ def test_a_list_that_cannot_be_meant_is_refused(images: Path, tmp_path: Path, te
 
     with pytest.raises(ConfigError, match=says):
         normals(images, str(listed))
+
+
+def test_films_whose_patients_cannot_be_told_apart_are_refused(card: ModelCard, tmp_path: Path) -> None:
+    for n in range(20):
+        write(tmp_path / "images", f"{n:02d}.dcm", film((n + 1) / 20, PatientID="DEMO-1"))
+
+    with pytest.raises(ConfigError, match=r"of 1 patients.*at least 10"):
+        calibrated(card, analysed(card, normals(tmp_path / "images", "all")), 0.5, "2026-11-23")
 
 
 def test_too_few_films_are_refused_with_what_was_left_out(card: ModelCard, images: Path) -> None:

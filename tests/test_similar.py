@@ -227,7 +227,8 @@ def ran(*words: str) -> int:
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shipped model with an embedding that has learnt nothing."""
-    torch = pytest.importorskip("torch")
+    import torch
+
     from medgem_node.detector import runtime
     from medgem_node.detector.embedding import EmbeddingHead
     from medgem_node.train.embedding import with_head, write

@@ -1,4 +1,4 @@
-"""A site's own operating points: from a file to the worker, and never with other weights."""
+"""A site's own operating points: from a file to the worker, and never with another manifest."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def card(config: Config) -> ModelCard:
 
 def of(card: ModelCard, **changes: object) -> SiteCalibration:
     points = (Point(OUTPUT, 0.31, 0.45, 0.2, 0.7),)
-    made = SiteCalibration(card.name, card.version, card.weights_sha256, "2026-11-23", 40, 38, 0.5, points)
+    made = SiteCalibration(card.name, card.version, card.manifest_sha256, "2026-11-23", 40, 38, 0.5, points)
     return replace(made, **changes)
 
 
@@ -84,7 +84,7 @@ def test_a_malformed_file_is_refused_with_what_to_do(
     assert "calibrate again" in str(refused.value)
 
 
-def test_the_card_takes_over_the_points_of_its_own_weights_only(card: ModelCard) -> None:
+def test_the_card_takes_over_the_points_of_its_own_manifest_only(card: ModelCard) -> None:
     card = replace(card, findings=(*(f for f in card.findings if "output" not in f), KIND))
 
     site = overlaid(card, of(card))
@@ -92,7 +92,7 @@ def test_the_card_takes_over_the_points_of_its_own_weights_only(card: ModelCard)
     assert site.findings[-1]["operating_point"] == 0.31
     assert site.findings[:-1] == card.findings[:-1]
     assert site.site_calibration == "2026-11-23, 40 films"
-    for other in (of(card, weights_sha256="0" * 64), of(card, version="0.0.1"), None):
+    for other in (of(card, manifest_sha256="0" * 64), of(card, version="0.0.1"), None):
         assert overlaid(card, other) is card
 
 
@@ -130,7 +130,7 @@ def test_the_worker_uses_it_with_its_own_weights_and_not_with_others(
     monkeypatch.setattr(detector, "create", Telling)
     store = plug.open_store(tmp_path.as_uri())
     store.put("a", part10.encode(testing.dx_instance()))
-    site = of(card, weights_sha256=digest or card.weights_sha256)
+    site = of(card, manifest_sha256=digest or card.manifest_sha256)
 
     outcome = worker.work(Job("job-1", card.name, card.version, ("a",), site=site), store, config.models)
     worker._detector.cache_clear()  # no other test may be given this detector
@@ -193,9 +193,9 @@ def test_the_doctor_says_whether_it_is_used(card: ModelCard, config: Config) -> 
     assert said() == []
     path = write_site(config.data, of(card))
     assert said() == [("ok", "of 2026-11-23, 40 films: nodule-or-mass from 0.31")]
-    write_site(config.data, of(card, weights_sha256="0" * 64))
+    write_site(config.data, of(card, manifest_sha256="0" * 64))
     assert said()[0][0] == "warning"
-    assert "other weights" in said()[0][1]
+    assert "another manifest" in said()[0][1]
     path.rename(path.with_name(f"{card.name}-0.0.1.toml"))
     assert said() == [("warning", f"{card.name}-0.0.1.toml is of another version, and is not used")]
     path.write_text("films = ", "utf-8")

@@ -138,6 +138,26 @@ def test_a_model_is_loaded_once_and_again_when_it_changes(
     assert loaded == ["0" * 64, "1" * 64]
 
 
+def test_an_edited_manifest_is_not_taken_for_the_one_before(
+    store: Store, models: Path, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    titles: list[str] = []
+
+    def create(card: ModelCard, backend: str) -> Counting:
+        titles.append(card.title)
+        return Counting(card)
+
+    load_as(monkeypatch, create)
+    work(job, store, models)
+    path = models / "test-model/1.0.0/model.toml"
+    path.write_text(path.read_text("utf-8").replace('title = "', 'title = "another '), "utf-8")
+
+    work(job, store, models)
+
+    assert len(titles) == 2
+    assert titles[1] == f"another {titles[0]}"
+
+
 def test_a_study_that_is_not_applicable_is_answered_with_its_reason(
     store: Store, models: Path, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:

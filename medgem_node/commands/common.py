@@ -6,7 +6,7 @@ import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from medgem_node.config import Config, read_config
 from medgem_node.errors import ConfigError
@@ -60,6 +60,11 @@ def recipe_of(options: argparse.Namespace) -> Path:
     if len(named) != 1:
         raise ConfigError("name one recipe: TRAIN.TOML before IMAGES, or --config TRAIN.TOML")
     return named[0]
+
+
+def as_asked(options: argparse.Namespace) -> dict[str, Any]:
+    """What every training takes: how long, on how many threads, whether to go on, and where it reports to."""
+    return {"minutes": options.minutes, "threads": options.threads, "resume": options.resume, "report": say}
 
 
 def configured(options: argparse.Namespace) -> Config:

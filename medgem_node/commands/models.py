@@ -8,7 +8,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medgem_node.commands.common import Command, configured, model_arguments, recipe_of, say, training_arguments
+from medgem_node.commands.common import (
+    Command,
+    as_asked,
+    configured,
+    model_arguments,
+    recipe_of,
+    say,
+    training_arguments,
+)
 from medgem_node.config import BACKENDS
 from medgem_node.errors import ConfigError
 
@@ -46,7 +54,7 @@ def _models(options: argparse.Namespace) -> int:
         say(f"{card.name} {card.version}  {card.title}  ({card.status})  {card.folder}")
         if site := read_site(config.data, card.name, card.version):
             points = ", ".join(f"{p.output} from {p.operating_point:g}" for p in site.points)
-            used = "" if site.fits(card) else "; of other weights, not used"
+            used = "" if site.fits(card) else "; with another manifest, not used"
             say(f"  calibrated for this site {site}: {points}{used}")
     return 0
 
@@ -58,10 +66,7 @@ def _train(options: argparse.Namespace) -> int:
         recipe_of(options),
         options.data_folder,
         options.out,
-        minutes=options.minutes,
-        threads=options.threads,
-        resume=options.resume,
-        report=say,
+        **as_asked(options),
         fold=options.fold,
         first_stage=options.first_stage,
         look_for_leaks=not options.leaks_known,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from medgem_node.commands.common import Command, recipe_of, say, training_arguments
+from medgem_node.commands.common import Command, as_asked, recipe_of, say, training_arguments
 
 
 def add(command: Command) -> None:
@@ -19,10 +19,7 @@ def _pretrain(options: argparse.Namespace) -> int:
         recipe_of(options),
         options.data_folder,
         options.out,
-        minutes=options.minutes,
-        threads=options.threads,
-        resume=options.resume,
-        report=say,
+        **as_asked(options),
         fold=options.fold,
     )
     say(f"train it further: medgem-node train ... --first-stage {kept}")

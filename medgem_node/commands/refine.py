@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from medgem_node.commands.common import Command, say
+from medgem_node.commands.common import Command, as_asked
 
 
 def add(command: Command) -> None:
@@ -31,10 +31,7 @@ def _refine(options: argparse.Namespace) -> int:
         options.data_folder,
         options.weights,
         options.out,
-        minutes=options.minutes,
-        threads=options.threads,
-        resume=options.resume,
-        report=say,
+        **as_asked(options),
         steps=options.steps,
         queries=options.queries,
     )

@@ -144,7 +144,7 @@ def certainty(masks: Maps) -> float:
 
 def cut_off(lungs: Pixels, letterbox: Letterbox) -> tuple[float, float]:
     """How wide the lungs are in the image's first and in its last hundredth of rows, by their greatest width."""
-    widths = (letterbox.crop_resize(lungs.astype(np.float32)) > 0.5).sum(axis=1)
+    widths = (heatmap.over_image(lungs.astype(np.float32), letterbox) > 0.5).sum(axis=1)
     edge = max(1, len(widths) // 100)
     widest = max(int(widths.max()), 1)
     return float(widths[:edge].max()) / widest, float(widths[-edge:].max()) / widest

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medgem_node.card import ModelCard, code
-from medgem_node.detector import boxes
+from medgem_node.detector import boxes, measure
 from medgem_node.detector.confidence import is_calibrated, probability, tier
 from medgem_node.detector.network import Outputs
 from medgem_node.detector.preprocess import Letterbox
@@ -79,7 +79,7 @@ def _made(fields: Mapping[str, Any], chance: float, box: Box | None, side: Code 
         operating_point=float(fields["operating_point"]),
         image=image_uid,
         box=box,
-        site=code(fields["site"]),
+        site=code(fields["site"]) if side is not None or box is None else None,
         laterality=side,
         tier=tier(chance, present, fields.get("tiers")) if calibrated else "",
         calibrated=calibrated,
@@ -93,9 +93,12 @@ def _inside(found: boxes.Found, letterbox: Letterbox) -> bool:
 
 
 def _side(box: Box, lungs: Sides, fields: Mapping[str, Any]) -> Code | None:
-    """The lung that the centre is nearer to by columns; None where a lung was not found."""
+    """The lung that the centre is nearer to by columns; None outside of both, or where a lung was not found."""
     right, left = (np.flatnonzero(lungs[name].any(axis=0)) for name in ("right-lung", "left-lung"))
     if not right.size or not left.size:
         return None
-    x = (box.x0 + box.x1) / 2
+    around = measure.bounding_box(lungs["right-lung"] | lungs["left-lung"])
+    x, y = (box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2
+    if around is None or not (around.x0 <= x <= around.x1 and around.y0 <= y <= around.y1):
+        return None  # the neck, the abdomen, a side marker: of no lung
     return code(fields["right" if abs(x - right.mean()) < abs(x - left.mean()) else "left"])

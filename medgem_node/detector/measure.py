@@ -110,10 +110,14 @@ def connected_parts(mask: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:
     root: list[int] = []
     runs: list[tuple[int, int, int]] = []  # row, first column, end column
     above: list[int] = []
+    padded = np.pad(np.asarray(mask, bool), ((0, 0), (1, 1)))
+    rows, edges = np.nonzero(padded[:, 1:] != padded[:, :-1])  # each run's first column and the one after its last
+    ends = np.searchsorted(rows, np.arange(mask.shape[0] + 1)).tolist()
+    columns = edges.tolist()
     for row in range(mask.shape[0]):
-        edges = np.flatnonzero(np.diff(mask[row].astype(np.int8), prepend=0, append=0)).tolist()
         here = []
-        for first, end in zip(edges[::2], edges[1::2], strict=True):
+        of_row = columns[ends[row] : ends[row + 1]]
+        for first, end in zip(of_row[::2], of_row[1::2], strict=True):
             run = len(runs)
             runs.append((row, first, end))
             root.append(run)

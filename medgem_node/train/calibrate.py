@@ -33,6 +33,7 @@ from medgem_node.train.choose import false_marks_at, operating_point
 from medgem_node.train.metrics.froc import Scored
 
 LEAST_FILMS = 20
+LEAST_PATIENTS = 10
 """Fewer say too little of how often a site's films are marked."""
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 _SEED = 20261123
@@ -99,10 +100,15 @@ def calibrated(card: ModelCard, films: Films, false_marks: float, date: str) -> 
     if len(films.patients) < LEAST_FILMS:
         why = ", ".join(f"{reason} {n}" for reason, n in sorted(films.left_out.items())) or "none left out"
         raise ConfigError(f"{len(films.patients)} films could be analysed ({why}); at least {LEAST_FILMS} are needed")
+    if len(set(films.patients)) < LEAST_PATIENTS:
+        raise ConfigError(
+            f"the films are of {len(set(films.patients))} patients, by name and number; at least {LEAST_PATIENTS} are "
+            "needed, or no interval can be stated: give films whose patients can be told apart"
+        )
     return SiteCalibration(
         model=card.name,
         version=card.version,
-        weights_sha256=card.weights_sha256,
+        manifest_sha256=card.manifest_sha256,
         date=date,
         films=len(films.patients),
         patients=len(set(films.patients)),

@@ -195,27 +195,26 @@ def _by_source(shown: Sequence[Shown]) -> list[tuple[str, list[Shown]]]:
 
 def _pointing(shown: Sequence[Shown]) -> Columns:
     """Hits of each film, 0 to 1, by method and prior."""
-    boxes, groups = [one.boxes for one in shown], [one.film.group for one in shown]
-    pairs = list(zip(shown, boxes, strict=True))
-    usual = metric.usual_places(boxes, groups, _GRID)
-    found = {name: [metric.points_at(one.maps[name], own) for one, own in pairs] for name in shown[0].maps}
-    found["centre"] = [metric.points_at(metric.centre_prior(one.lungs.shape), own) for one, own in pairs]
-    found["usual place"] = [metric.points_at(place, own) for place, own in zip(usual, boxes, strict=True)]
-    columns = {name: np.array(hits, np.float64) for name, hits in found.items()}
-    columns["lungs"] = np.array([_share_of_lungs(one, own) for one, own in pairs])
-    columns["lung point"] = np.array(metric.best_lung_point([one.lungs for one in shown], boxes), np.float64)
-    return columns
+    columns = _by_map(shown, metric.points_at)
+    best = metric.best_lung_point([one.lungs for one in shown], [one.boxes for one in shown])
+    return {**columns, "lung point": np.array(best, np.float64)}
 
 
 def _energy(shown: Sequence[Shown]) -> Columns:
-    boxes, groups = [one.boxes for one in shown], [one.film.group for one in shown]
+    """The share of each map that lies in the boxes, likewise."""
+    return {name: np.nan_to_num(shares) for name, shares in _by_map(shown, metric.energy_in).items()}  # empty: none
+
+
+def _by_map(shown: Sequence[Shown], measured: Callable[[metric.Map, Sequence[Box]], float]) -> Columns:
+    """One number of each film for every method, the centre, the usual place and the lungs."""
+    boxes = [one.boxes for one in shown]
     pairs = list(zip(shown, boxes, strict=True))
-    usual = metric.usual_places(boxes, groups, _GRID)
-    found = {name: [metric.energy_in(one.maps[name], own) for one, own in pairs] for name in shown[0].maps}
-    found["centre"] = [metric.energy_in(metric.centre_prior(one.lungs.shape), own) for one, own in pairs]
-    found["usual place"] = [metric.energy_in(place, own) for place, own in zip(usual, boxes, strict=True)]
+    usual = metric.usual_places(boxes, [one.film.group for one in shown], _GRID)
+    found = {name: [measured(one.maps[name], own) for one, own in pairs] for name in shown[0].maps}
+    found["centre"] = [measured(metric.centre_prior(one.lungs.shape), own) for one, own in pairs]
+    found["usual place"] = [measured(place, own) for place, own in zip(usual, boxes, strict=True)]
     found["lungs"] = [_share_of_lungs(one, own) for one, own in pairs]
-    return {name: np.nan_to_num(np.array(shares, np.float64)) for name, shares in found.items()}  # empty: none inside
+    return {name: np.array(numbers, np.float64) for name, numbers in found.items()}
 
 
 def _share_of_lungs(one: Shown, boxes: Sequence[Box]) -> float:

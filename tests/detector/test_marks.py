@@ -85,6 +85,19 @@ def test_the_side_is_that_of_the_nearer_lung(card: ModelCard) -> None:
     assert [f.laterality.meaning for f in findings if f.laterality] == ["Right", "Left"]
 
 
+def test_a_mark_outside_of_both_lungs_is_said_to_be_in_none(card: ModelCard) -> None:
+    box = letterbox(512, 512)
+    upper_half = {name: mask & (np.arange(512) < 256)[:, None] for name, mask in lungs(box).items()}
+
+    (below,) = marks.candidates(outputs(((40, 200, 60, 220), 0.9)), box, upper_half, "1.2.3", card)
+    (within,) = marks.candidates(outputs(((40, 60, 60, 84), 0.9)), box, upper_half, "1.2.3", card)
+
+    assert (below.site, below.laterality) == (None, None)
+    assert below.present
+    assert within.site is not None
+    assert within.laterality is not None
+
+
 def test_a_score_becomes_a_probability_by_the_manifests_calibration(card: ModelCard) -> None:
     calibrated = {**KIND, "slope": 1.0, "offset": -2.0}
 

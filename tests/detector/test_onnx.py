@@ -28,9 +28,6 @@ from medgem_node.finding import Analysis
 from medgem_node.testing import chest_film, dx_instance
 from medgem_node.train import export
 
-pytest.importorskip("onnxruntime", reason="pip install 'medgem-node[export]'")
-pytest.importorskip("onnx", reason="pip install 'medgem-node[export]'")
-
 NETWORK = """
 size = 64
 stem = [8, 8]

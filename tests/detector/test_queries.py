@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tomllib
 from itertools import chain
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from harness.toy_training import LITE
 
 from medgem_node.detector.boxes import Truth, decode, encode
 from medgem_node.detector.hiera import NetworkConfig
@@ -16,19 +18,8 @@ from medgem_node.detector.queries import peaks, waves
 from medgem_node.errors import ModelRejected
 
 TINY: dict[str, Any] = {
-    "trunk": "lite0",
-    "size": 64,
-    "stem": [16, 24],
-    "widths": [40, 16, 16],
-    "depths": [0, 1, 1],
-    "heads": [1, 2, 2],
-    "window": 8,
-    "mlp_ratio": 2.0,
+    **{key: value for key, value in tomllib.loads(LITE)["network"].items() if key != "views"},
     "drop_path": 0.0,
-    "decoder": [8, 8, 8],
-    "masks": ["right-lung", "left-lung", "heart"],
-    "points": ["heart-right", "heart-left", "thorax-right", "thorax-left"],
-    "classes": ["frontal", "other"],
     "boxes": ["nodule-or-mass", "other-lesion"],
     "queries": 6,
 }

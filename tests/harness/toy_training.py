@@ -27,7 +27,7 @@ masks = ["right-lung", "left-lung", "heart"]
 points = ["heart-right", "heart-left", "thorax-right", "thorax-left"]
 classes = ["frontal", "rotated", "upside-down", "mirrored", "inverted", "other"]
 """
-RECIPE = """
+PLAN = """
 seed = 7
 cycle_ends = [3, 4]
 validation_joins = 3
@@ -47,7 +47,10 @@ gamma = 0.3
 window = 0.1
 noise = 0.02
 blur = 1.0
-[[sources]]
+"""
+RECIPE = (
+    PLAN
+    + """[[sources]]
 name = "drawn"
 kind = "contours"
 images = "films/*.png"
@@ -60,6 +63,7 @@ images = "lungs/*"
 truth = "_lungs.png"
 share = 1
 """
+)
 LITE = (
     NETWORK.replace("stem = [8, 8]", "stem = [16, 24]")
     .replace("widths = [16, 16, 16]", "widths = [40, 16, 16]")

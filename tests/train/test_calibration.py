@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -81,7 +82,7 @@ def test_isotonic_pools_neighbours_by_hand() -> None:
 
 
 def test_isotonic_is_scikit_learns() -> None:
-    isotonic = pytest.importorskip("sklearn.isotonic")
+    isotonic = import_module("sklearn.isotonic")
     rng = np.random.default_rng(5)
     scores, happened = np.round(rng.random(300), 2), rng.random(300) < 0.4
 
@@ -91,7 +92,7 @@ def test_isotonic_is_scikit_learns() -> None:
 
 
 def test_reliability_is_scikit_learns() -> None:
-    calibration = pytest.importorskip("sklearn.calibration")
+    calibration = import_module("sklearn.calibration")
     p, happened = drawn(500)
 
     frequency, probability = calibration.calibration_curve(happened, p, n_bins=10)
@@ -101,7 +102,7 @@ def test_reliability_is_scikit_learns() -> None:
 
 
 def test_the_brier_score_is_scikit_learns() -> None:
-    metrics = pytest.importorskip("sklearn.metrics")
+    metrics = import_module("sklearn.metrics")
     p, happened = drawn(500)
 
     assert brier(p, happened) == pytest.approx(metrics.brier_score_loss(happened, p))

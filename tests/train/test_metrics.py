@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -95,7 +96,7 @@ def test_delongs_interval_holds_the_truth_nineteen_times_of_twenty() -> None:
 
 
 def test_the_area_is_scikit_learns() -> None:
-    metrics = pytest.importorskip("sklearn.metrics")
+    metrics = import_module("sklearn.metrics")
     rng = np.random.default_rng(1)
     scores, truth = np.round(rng.random(200), 2), rng.random(200) < 0.3
 
@@ -132,7 +133,7 @@ def blobs(seed: int, shape: tuple[int, int] = (40, 48)) -> np.ndarray[tuple[int,
 @pytest.mark.filterwarnings("ignore:.*always_return_as_numpy:FutureWarning")  # MONAI warns of its own call
 @pytest.mark.parametrize("seed", range(6))
 def test_hd95_is_monais(seed: int) -> None:
-    metrics = pytest.importorskip("monai.metrics")
+    metrics = import_module("monai.metrics")
     found, truth = blobs(seed), blobs(seed + 100)
 
     pair = [torch.from_numpy(m)[None, None].float() for m in (found, truth)]
@@ -143,7 +144,7 @@ def test_hd95_is_monais(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_dice_is_monais(seed: int) -> None:
-    metrics = pytest.importorskip("monai.metrics")
+    metrics = import_module("monai.metrics")
     found, truth = blobs(seed), blobs(seed + 100)
 
     theirs = metrics.compute_dice(*(torch.from_numpy(m)[None, None].float() for m in (found, truth)))
@@ -152,7 +153,7 @@ def test_dice_is_monais(seed: int) -> None:
 
 
 def test_the_roc_is_scikit_learns() -> None:
-    metrics = pytest.importorskip("sklearn.metrics")
+    metrics = import_module("sklearn.metrics")
     rng = np.random.default_rng(2)
     scores, truth = np.round(rng.random(120), 2), rng.random(120) < 0.4
 

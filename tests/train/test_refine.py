@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from harness.toy_training import LITE, PLAN, write_recipe
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -23,43 +24,12 @@ from medgem_node.train.evaluate_queries import compare, table
 from medgem_node.train.lesions import Lesion
 from medgem_node.train.loop import network_config
 
-NETWORK = """
-[network]
-trunk = "lite0"
-size = 64
-stem = [16, 24]
-widths = [40, 16, 16]
-depths = [0, 1, 1]
-heads = [1, 2, 2]
-window = 8
-mlp_ratio = 2.0
-drop_path = 0.1
-decoder = [8, 8, 8]
-masks = ["right-lung", "left-lung", "heart"]
-points = ["heart-right", "heart-left", "thorax-right", "thorax-left"]
-classes = ["frontal", "rotated", "upside-down", "mirrored", "inverted", "other"]
-boxes = ["nodule-or-mass"]
-"""
-RECIPE = """
-seed = 7
-cycle_ends = [3, 4]
-validation_joins = 3
-learning_rate = 1e-3
-warmup_steps = 2
-weight_decay = 0.05
-ema_decay = 0.9
-turned_share = 1
-loss = { masks = 1.0, points = 0.3, gate = 0.3, lesions = 1.0, geometry = 0.3 }
-split = { validation = 40, test = 0 }
-[augment]
-rotation_degrees = 5.0
-scale = 0.1
-shift = 0.05
-aspect = 0.05
-gamma = 0.3
-window = 0.1
-noise = 0.02
-blur = 1.0
+NETWORK = LITE.replace('views = ["PA", "AP"]\n', "")
+RECIPE = (
+    PLAN.replace("gate = 0.3 }", "gate = 0.3, lesions = 1.0, geometry = 0.3 }").replace(
+        "validation = 0", "validation = 40"
+    )
+    + """
 [[sources]]
 name = "drawn"
 kind = "frontal"
@@ -74,6 +44,7 @@ kind = "frontal"
 images = "films/*.png"
 share = 1
 """
+)
 
 
 @pytest.fixture(autouse=True)
@@ -101,11 +72,7 @@ def data(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
-    folder = tmp_path / "model"
-    folder.mkdir()
-    (folder / "model.toml").write_text(NETWORK)
-    (folder / "train.toml").write_text(RECIPE)
-    return folder / "train.toml"
+    return write_recipe(tmp_path / "model", NETWORK, RECIPE)
 
 
 @pytest.fixture
