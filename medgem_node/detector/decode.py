@@ -66,7 +66,7 @@ def decode(
     admit(reading, card)
     network_masks = {name: _one_part(p) for name, p in zip(card.network["masks"], reading.masks, strict=True)}
     check_anatomy(reading, letterbox, card)
-    pixels = {name: letterbox.crop_resize(p) > 0.5 for name, p in network_masks.items()}
+    pixels = {name: letterbox.mask(p) for name, p in network_masks.items()}
     masks = tuple(_mask(fields, pixels, image_uid) for fields in card.masks)
     lines = measure.chest_lines(pixels["right-lung"], pixels["left-lung"], pixels["heart"])
     doubt = doubt_of(lines, points_in_image(reading.points, letterbox), (rows, columns), card)

@@ -8,6 +8,7 @@ probability at all: a mark's is that it lies on a lesion, and a lesion that was 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -40,10 +41,10 @@ def candidates(
         return ()
     names = list(card.network["boxes"])
     found = boxes.decode(outputs.boxes, len(names), queries=outputs.queries, at_least=_LEAST_SCORE)[0]
-    made = []
+    made, where = [], _Lungs.of(lungs)
     for fields in kinds:
         own = [f for f in found if f.kind == names.index(fields["output"])]
-        made += [_finding(f, fields, letterbox, lungs, image_uid) for f in own if _inside(f, letterbox)]
+        made += [_finding(f, fields, letterbox, where, image_uid) for f in own if _inside(f, letterbox)]
     return tuple(sorted(made, key=lambda finding: -finding.probability))
 
 
@@ -58,14 +59,15 @@ def reported(found: Sequence[Finding], image_uid: str, card: ModelCard) -> tuple
 
 
 def _finding(
-    found: boxes.Found, fields: Mapping[str, Any], letterbox: Letterbox, lungs: Sides, image_uid: str
+    found: boxes.Found, fields: Mapping[str, Any], letterbox: Letterbox, lungs: _Lungs | None, image_uid: str
 ) -> Finding:
     x0, y0, x1, y1 = found.box_xyxy
     (left, top), (right, bottom) = letterbox.to_image(x0, y0), letterbox.to_image(x1, y1)
     box = Box(
         max(0.0, left), max(0.0, top), min(float(letterbox.columns), right), min(float(letterbox.rows), bottom)
     )  # fmt: skip
-    return _made(fields, probability(found.score, fields), box, _side(box, lungs, fields), image_uid)
+    side = lungs.side(box, fields) if lungs else None
+    return _made(fields, probability(found.score, fields), box, side, image_uid)
 
 
 def _made(fields: Mapping[str, Any], chance: float, box: Box | None, side: Code | None, image_uid: str) -> Finding:
@@ -92,13 +94,26 @@ def _inside(found: boxes.Found, letterbox: Letterbox) -> bool:
     return 0 <= x < letterbox.columns and 0 <= y < letterbox.rows
 
 
-def _side(box: Box, lungs: Sides, fields: Mapping[str, Any]) -> Code | None:
-    """The lung that the centre is nearer to by columns; None outside of both, or where a lung was not found."""
-    right, left = (np.flatnonzero(lungs[name].any(axis=0)) for name in ("right-lung", "left-lung"))
-    if not right.size or not left.size:
-        return None
-    around = measure.bounding_box(lungs["right-lung"] | lungs["left-lung"])
-    x, y = (box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2
-    if around is None or not (around.x0 <= x <= around.x1 and around.y0 <= y <= around.y1):
-        return None  # the neck, the abdomen, a side marker: of no lung
-    return code(fields["right" if abs(x - right.mean()) < abs(x - left.mean()) else "left"])
+@dataclass(frozen=True, slots=True)
+class _Lungs:
+    """Where the lungs lie: the mean column of each, and the box around both."""
+
+    right: float
+    left: float
+    around: Box
+
+    @classmethod
+    def of(cls, lungs: Sides) -> _Lungs | None:
+        """None where a lung was not found."""
+        right, left = (np.flatnonzero(lungs[name].any(axis=0)) for name in ("right-lung", "left-lung"))
+        around = measure.bounding_box(lungs["right-lung"] | lungs["left-lung"])
+        if not right.size or not left.size or around is None:
+            return None
+        return cls(float(right.mean()), float(left.mean()), around)
+
+    def side(self, box: Box, fields: Mapping[str, Any]) -> Code | None:
+        """The lung that the centre is nearer to by columns; None in neck or abdomen, or at a side marker."""
+        x, y = (box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2
+        if not (self.around.x0 <= x <= self.around.x1 and self.around.y0 <= y <= self.around.y1):
+            return None
+        return code(fields["right" if abs(x - self.right) < abs(x - self.left) else "left"])

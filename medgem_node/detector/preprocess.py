@@ -68,6 +68,14 @@ class Letterbox:
 
         The map may be coarser or finer than the input; it is stretched over it evenly.
         """
+        return np.array(self._resized(np.ascontiguousarray(values, np.float32)), dtype=np.float32)
+
+    def mask(self, probabilities: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Where a map of probabilities is above one half, likewise; in eight bits, which a large image is glad of."""
+        levels = np.asarray(np.clip(probabilities, 0, 1) * 255 + 0.5, np.uint8)
+        return np.asarray(self._resized(levels)) > 127
+
+    def _resized(self, values: NDArray[Any]) -> Image.Image:
         side = values.shape[0]
         size = max(self.rows, self.columns) * self.scale
         if values.shape != (side, side):
@@ -75,8 +83,8 @@ class Letterbox:
         x0, y0 = self.to_network(0, 0)
         x1, y1 = self.to_network(self.columns, self.rows)
         part = tuple(min(float(side), v * side / size) for v in (x0, y0, x1, y1))
-        image = Image.fromarray(np.ascontiguousarray(values, np.float32))
-        return np.array(image.resize((self.columns, self.rows), Image.Resampling.BILINEAR, box=part), dtype=np.float32)
+        whole = Image.fromarray(values)
+        return whole.resize((self.columns, self.rows), Image.Resampling.BILINEAR, box=part)
 
 
 def letterbox(rows: int, columns: int, size: int = 256) -> Letterbox:

@@ -108,6 +108,6 @@ def _lungs(maps: NDArray[np.float32], names: Sequence[str], letterbox: Letterbox
     if not {"right-lung", "left-lung"} <= set(names):
         return None
     right, left = (
-        letterbox.crop_resize(maps[names.index(name)]) > 0.5 for name in ("right-lung", "left-lung")
+        letterbox.mask(maps[names.index(name)]) for name in ("right-lung", "left-lung")
     )  # fmt: skip
     return Lungs.of(right, left)

@@ -36,7 +36,7 @@ def validated(network: ChestNetwork, films: Sequence[Film], size: int) -> dict[s
         outputs = run(network, tensor)
         if whole and film.truth is not None:
             maps = outputs.masks[0].sigmoid().numpy()
-            overlaps.append([dice(box.crop_resize(m) > 0.5, t > 0.5) for m, t in zip(maps, film.truth, strict=True)])
+            overlaps.append([dice(box.mask(m), t > 0.5) for m, t in zip(maps, film.truth, strict=True)])
         if outputs.boxes is not None and film.lesions is not None:
             found = boxes.decode(outputs.boxes, len(network.config.boxes), queries=outputs.queries)[0]
             marked.append((film, found, box))

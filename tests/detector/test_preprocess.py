@@ -208,3 +208,11 @@ def test_a_full_size_radiograph_takes_a_fifth_of_a_second() -> None:
     assert between - began < 0.4  # 0.1 s here; the margin is for a shared runner
     assert ended - between < 0.4
     print(f"to_tensor {between - began:.3f} s, crop_resize {ended - between:.3f} s")
+
+
+def test_a_mask_is_where_the_map_is_above_one_half_but_for_rounding() -> None:
+    box = letterbox(300, 250, 64)
+    y, x = np.mgrid[0:64, 0:64].astype(np.float32)
+    p = 1 / (1 + np.exp(np.hypot(x - 30, y - 33) - 20))
+
+    assert np.mean(box.mask(p) != (box.crop_resize(p) > 0.5)) < 1e-3
