@@ -9,6 +9,7 @@ MedgemError
 │   ├── NotApplicable      the model is not meant for this study
 │   └── Unreadable         pixels or headers cannot be decoded
 ├── CannotDeidentify       held: nothing leaves
+│   └── LeakFound          the proof found the patient in a copy: the whole study stops
 ├── ModelRejected          weights missing or altered, manifest unusable
 ├── EngineUnavailable      the ledger retries
 ├── DeliveryFailed         the peer may take it later (retry)
@@ -72,6 +73,10 @@ class Unreadable(NotAnalysable):
 
 class CannotDeidentify(MedgemError):
     """The instance cannot be de-identified with certainty, so nothing leaves."""
+
+
+class LeakFound(CannotDeidentify):
+    """The proof found something of the patient in a finished copy: a fault of ours, so the whole study stops."""
 
 
 class ModelRejected(MedgemError):
