@@ -101,12 +101,14 @@ def _chosen(basic: str, said: Mapping[Option, str], options: frozenset[Option]) 
 
 
 def _decided(tag: int, action: str, parents: tuple[int, ...], sop_class_uid: str) -> str:
-    if action in ("", "K", "C", "U", "D"):
-        return action
+    if action in ("", "K", "C", "U", "D") or tag >> 24 in (0x50, 0x60, 0xFF):
+        return action  # private blocks and repeating groups go as a whole, whatever their attributes need
     if action == "X/Z/U*":
         return "U"  # references stay, and lead to the other copies
     kind = types.type_of(sop_class_uid, parents, tag)
-    if not kind and "/" in action and (parents or not types.is_known(sop_class_uid)):
+    if "/" not in action:
+        return _kept_valid(action, kind, tag in _SEQUENCES)
+    if not kind and (parents or not types.is_known(sop_class_uid)):
         kind = types.strictest_type(parents, tag)
     return _by_type(action, kind, tag in _SEQUENCES)
 
@@ -117,9 +119,16 @@ def _by_type(action: str, kind: str, is_sequence: bool) -> str:
         return "D"
     if kind in ("2", "2C"):
         return "Z"
-    if "X" in action or is_sequence:
-        return "X"  # an optional sequence may be absent, but not empty
-    return "Z"
+    return "X" if "X" in action or is_sequence else "Z"
+
+
+def _kept_valid(action: str, kind: str, is_sequence: bool) -> str:
+    """A plain X or Z, unless the IOD asks for more unconditionally; an optional sequence may be absent, not empty."""
+    if kind == "1":
+        return "D"
+    if action == "X":
+        return "Z" if kind == "2" else "X"
+    return "X" if is_sequence and kind in ("3", "") else "Z"
 
 
 @cache
