@@ -6,8 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from pydicom.datadict import tag_for_keyword
-
+from medgem_node.dictionary import tag_of
 from medgem_node.errors import ConfigError
 
 OPERATORS = ("is", "is not", "in", "not in", "contains", "matches", "at least", "at most", "present", "absent")
@@ -24,7 +23,7 @@ class Condition:
     def __post_init__(self) -> None:
         if self.operator not in OPERATORS:
             raise ConfigError(f'operator "{self.operator}" is unknown; use one of {", ".join(OPERATORS)}')
-        if tag_for_keyword(self.keyword) is None:
+        if tag_of(self.keyword) is None:
             raise ConfigError(f'keyword "{self.keyword}" is no DICOM attribute; see PS3.6')
         if self.operator in ("in", "not in") and not isinstance(self.value, list):
             raise ConfigError(f'"{self.keyword}" {self.operator}: value must be a list')
