@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from enum import StrEnum
+from functools import cache
+from pathlib import Path
+
+from medgem_node.errors import ConfigError
+
+PIXELS = ("screen", "trust")
 
 
 class Option(StrEnum):
@@ -23,6 +33,23 @@ class Option(StrEnum):
     RETAIN_SAFE_PRIVATE = "Retain Safe Private"
 
 
+CODE_KEYWORDS: Mapping[Option, str] = {
+    Option.CLEAN_PIXEL_DATA: "CleanPixelDataOption",
+    Option.CLEAN_RECOGNIZABLE_VISUAL_FEATURES: "CleanRecognizableVisualFeaturesOption",
+    Option.CLEAN_GRAPHICS: "CleanGraphicsOption",
+    Option.CLEAN_STRUCTURED_CONTENT: "CleanStructuredContentOption",
+    Option.CLEAN_DESCRIPTORS: "CleanDescriptorsOption",
+    Option.RETAIN_FULL_DATES: "RetainLongitudinalTemporalInformationFullDatesOption",
+    Option.RETAIN_MODIFIED_DATES: "RetainLongitudinalTemporalInformationModifiedDatesOption",
+    Option.RETAIN_PATIENT_CHARACTERISTICS: "RetainPatientCharacteristicsOption",
+    Option.RETAIN_DEVICE_IDENTITY: "RetainDeviceIdentityOption",
+    Option.RETAIN_INSTITUTION_IDENTITY: "RetainInstitutionIdentityOption",
+    Option.RETAIN_UIDS: "RetainUidsOption",
+    Option.RETAIN_SAFE_PRIVATE: "RetainSafePrivateOption",
+}
+"""The concept of each option in CID 7050, by pydicom's keyword."""
+
+
 @dataclass(frozen=True, slots=True)
 class Profile:
     """What is done to every instance of a study.
@@ -38,3 +65,61 @@ class Profile:
 
 BASIC = Profile()
 """The Basic Application Level Confidentiality Profile, no options."""
+
+
+def read_profile(path: Path) -> Profile:
+    """The profile that a file such as conf/deid.toml asks for. Raises ConfigError."""
+    try:
+        content = tomllib.loads(path.read_text("utf-8"))
+    except OSError as exc:
+        raise ConfigError(f"{path}: cannot be read ({exc.strerror}); check the path") from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"{path}: no valid TOML: {exc}") from exc
+    return profile_of(content, str(path))
+
+
+def profile_of(content: Mapping[str, object], source: str) -> Profile:
+    """The profile that the keys of such a file ask for; `source` is its name, for messages. Raises ConfigError."""
+    for key in content:
+        if key not in ("profile", "options", "pixels"):
+            raise ConfigError(f'{source}: unknown key "{key}"; {_meant(key, ("profile", "options", "pixels"))}')
+    profile = content.get("profile", "basic")
+    if profile != "basic":
+        raise ConfigError(f'{source}: profile = "{profile}" is unknown; only "basic" is there, its options add to it')
+    pixels = content.get("pixels", BASIC.pixels)
+    if pixels not in PIXELS:
+        raise ConfigError(f'{source}: pixels = "{pixels}" is unknown; write "screen" or "trust"')
+    named = content.get("options", [])
+    if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
+        raise ConfigError(f'{source}: options is a list of names, such as ["{Option.CLEAN_DESCRIPTORS}"]')
+    options = frozenset(_option(name, source) for name in named)
+    if {Option.RETAIN_FULL_DATES, Option.RETAIN_MODIFIED_DATES} <= options:
+        raise ConfigError(f"{source}: options asks for full dates and for modified dates; choose one")
+    return Profile(options, str(pixels))
+
+
+def _option(name: str, source: str) -> Option:
+    """An option by its name, with or without `Option`, in any case and with any blanks, or by its code in CID 7050."""
+    option = _by_name().get(_plain(name))
+    if option is None:
+        raise ConfigError(f'{source}: unknown option "{name}" in options; {_meant(name, tuple(Option))}')
+    return option
+
+
+@cache
+def _by_name() -> Mapping[str, Option]:
+    from pydicom.sr.codedict import codes  # a tenth of a second, for those who read a configuration only
+
+    concepts = {option: getattr(codes.cid7050, keyword) for option, keyword in CODE_KEYWORDS.items()}
+    return {_plain(name): o for o, concept in concepts.items() for name in (o.value, concept.meaning, concept.value)}
+
+
+def _plain(name: str) -> str:
+    words = re.split(r"[\s_-]+", name.strip().casefold())
+    return " ".join(word for word in words if word not in ("with", "option", "options"))
+
+
+def _meant(name: str, valid: Sequence[str]) -> str:
+    by_plain = {_plain(v): v for v in valid}
+    near = [by_plain[match] for match in get_close_matches(_plain(name), by_plain, n=2)]
+    return "did you mean " + " or ".join(f'"{n}"' for n in near) + "?" if near else "it knows " + ", ".join(valid)
