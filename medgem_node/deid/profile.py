@@ -20,6 +20,7 @@ from pydicom.sr.codedict import codes
 from medgem_node import part10
 from medgem_node.deid import layout, pixels, table
 from medgem_node.deid.layout import Broken, Element, Elements, Syntax
+from medgem_node.deid.options import profile_of
 from medgem_node.deid.proof import leaks
 from medgem_node.deid.pseudonym import Pseudonyms
 from medgem_node.deid.text import TERMS, Charset, Identity, charset_of, decoded
@@ -100,9 +101,7 @@ def deidentify_bytes(data: bytes, pseudonyms: Pseudonyms) -> bytes:
 
 def check_config(config: Mapping[str, object]) -> None:
     """Refuse a `deid.toml` that asks for more than runs. Raises ConfigError."""
-    if unknown := set(config) - {"profile", "options"}:
-        raise ConfigError(f"deid.toml: unknown key {min(unknown)!r}; it knows profile and options")
-    if config.get("profile", "basic") != "basic" or config.get("options", []) != []:
+    if profile_of(config, "deid.toml").options:
         raise ConfigError('deid.toml: only profile = "basic" without options is there; nothing else may be claimed')
 
 
