@@ -1,12 +1,12 @@
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from pydicom.uid import UID, CTImageStorage
 
-from medgem_node.deid.pseudonym import Pseudonyms, read_or_make_key
+from medgem_node.deid.pseudonym import KEPT_UIDS, NotedPseudonyms, Pseudonyms, read_or_make_key
 from medgem_node.errors import ConfigError
 
 
@@ -103,3 +103,56 @@ def test_pseudonyms_fit_their_vr_and_patients_without_an_id_stay_apart(pseudonym
     assert len(pseudonyms.patient_id("A" * 64)) == 29
     assert pseudonyms.name("42").startswith("ANON^")
     assert pseudonyms.patient_id("") == pseudonyms.name(" ") == pseudonyms.accession("") == ""
+
+
+def test_the_pseudonyms_of_a_key_are_those_of_every_version_before(pseudonyms: Pseudonyms) -> None:
+    """Taken from version 0.1; a node that is updated knows its patients still."""
+    assert pseudonyms.uid("1.2.3.4") == "2.25.168934886183637939328909076285572017293"
+    assert pseudonyms.patient_id("ZQ-448812", "OLDTOWN") == "65733342673047089967255647224"
+    assert pseudonyms.accession("ACC9917733") == "0155744943515460"
+    assert pseudonyms.name("ZQ-448812", "OLDTOWN") == "ANON^bdb09e77a4"
+    assert pseudonyms.digest("job", "a|b") == "f64d1b2ded21e56111b06c5d54ea01c3d02a93603766bf7309c81b93232c631b"
+
+
+def test_a_uid_that_was_forgotten_is_made_again_the_same(pseudonyms: Pseudonyms) -> None:
+    first = pseudonyms.uid("1.2.3")
+
+    for n in range(KEPT_UIDS):
+        pseudonyms.uid(f"1.2.3.{n}")
+
+    assert len(pseudonyms._uids) <= KEPT_UIDS
+    assert pseudonyms.uid("1.2.3") == first
+
+
+def test_another_process_gets_the_same_pseudonyms(pseudonyms: Pseudonyms) -> None:
+    with ProcessPoolExecutor(1) as pool:
+        there = pool.submit(pseudonyms.uid, "1.2.3").result()
+
+    assert there == pseudonyms.uid("1.2.3")
+
+
+def test_a_patient_is_shifted_alike_in_every_study_and_never_by_nothing(pseudonyms: Pseudonyms) -> None:
+    shifts = {pseudonyms.days(f"{n}") for n in range(5000)}
+
+    assert pseudonyms.days("42", "A", "1.2.3") == pseudonyms.days("42 ", "A", "1.2.4")
+    assert pseudonyms.days("42", "A") != pseudonyms.days("42", "B")
+    assert -3650 <= min(shifts) < -3600
+    assert -60 < max(shifts) <= -31
+
+
+def test_a_patient_without_an_id_is_shifted_by_his_study(pseudonyms: Pseudonyms) -> None:
+    assert pseudonyms.days("", "", "1.2.3") == pseudonyms.days(" ", "A", "1.2.3")
+    assert pseudonyms.days("", "", "1.2.3") != pseudonyms.days("", "", "1.2.4")
+    assert pseudonyms.days("", "", "1.2.3") != pseudonyms.days("1.2.3")
+
+
+def test_noted_pseudonyms_are_the_same_and_say_what_they_stood_for(pseudonyms: Pseudonyms) -> None:
+    noted = NotedPseudonyms(b"k" * 32)
+
+    made = noted.uid("1.2.3\0"), noted.patient_id("42 ", "A"), noted.accession("7")
+    shifts = noted.days("42", "A", "1.2"), noted.days("", "", "1.2")
+
+    assert made == (pseudonyms.uid("1.2.3"), pseudonyms.patient_id("42", "A"), pseudonyms.accession("7"))
+    assert (noted.uids, noted.accessions) == ({"1.2.3": made[0]}, {"7": made[2]})
+    assert noted.patients == {("42", "A"): made[1]}
+    assert (noted.patient_days, noted.study_days) == ({("42", "A"): shifts[0]}, {"1.2": shifts[1]})
