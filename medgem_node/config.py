@@ -100,7 +100,10 @@ class DeliverySection:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """All settings of one node. `source` is the file that they came from, for messages."""
+    """All settings of one node. `source` is the file that they came from, for messages.
+
+    `deid` holds what each de-identification file asks for, by its name; without a name, the node's own.
+    """
 
     node: NodeSection = field(default_factory=NodeSection)
     receive: ReceiveSection = field(default_factory=ReceiveSection)
@@ -111,7 +114,7 @@ class Config:
     delivery: DeliverySection = field(default_factory=DeliverySection)
     destinations: Mapping[str, str] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
-    deid: Mapping[str, Any] = field(default_factory=dict)
+    deid: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     viewer_profiles: Mapping[str, ViewerProfile] = field(default_factory=dict)
     source: str = "defaults"
 
@@ -186,8 +189,10 @@ def read_config(path: Path | None = None, settings: Iterable[str] = ()) -> Confi
         raise ConfigError(f'{source}: [destinations] holds lines of the form NAME = "dimse://AETITLE@host:port"')
     config: Config = replace(_build(Config, content, source, ""), destinations=destinations, source=source)
     rules_path = path.parent / config.node.rules
-    deid = _read_deid(path.parent / config.node.deid)
-    config = replace(config, rules=read_rules(rules_path), deid=deid, viewer_profiles=read_profiles(config.profiles))
+    rules = read_rules(rules_path)
+    deid = {"": _read_deid(path.parent / config.node.deid)}
+    deid |= {rule.deid: _read_toml(path.parent / rule.deid) for rule in rules if rule.deid}
+    config = replace(config, rules=rules, deid=deid, viewer_profiles=read_profiles(config.profiles))
     _check(config, str(rules_path))
     return config
 

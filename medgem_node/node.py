@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,7 +30,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from medgem_node import plug
 from medgem_node.audit import Audit
 from medgem_node.config import Config
-from medgem_node.deid.profile import check_config as check_deid
+from medgem_node.deid.options import Profile, profile_of
 from medgem_node.deid.pseudonym import Pseudonyms, read_or_make_key
 from medgem_node.dimse.scp import Acceptor, Received
 from medgem_node.errors import ConfigError
@@ -48,7 +48,7 @@ ROLES = ("receive", "pipeline")
 
 @dataclass(frozen=True)
 class Node:
-    """What every role of one node shares: the ledger, the stores, the key."""
+    """What every role of one node shares: the ledger, the stores, the key, the profiles of de-identification."""
 
     config: Config
     ledger: Ledger
@@ -56,11 +56,12 @@ class Node:
     archive: Store
     exchange: Store
     pseudonyms: Pseudonyms
+    profiles: Mapping[str, Profile]
 
 
 def open_node(config: Config) -> Node:
     """Open the data folder, made on first start. Raises ConfigError."""
-    check_deid(config.deid)
+    profiles = {name: profile_of(asked, name or config.node.deid) for name, asked in config.deid.items()}
     try:
         config.data.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as exc:
@@ -79,6 +80,7 @@ def open_node(config: Config) -> Node:
         archive=plug.open_store(config.archive_url),
         exchange=plug.open_store(config.exchange_url),
         pseudonyms=Pseudonyms(read_or_make_key(config.key_file)),
+        profiles=profiles,
     )
 
 

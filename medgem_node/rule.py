@@ -40,8 +40,8 @@ class Condition:
 class Rule:
     """The first rule that an instance of the study fulfils decides for the whole study.
 
-    `called_ae` empty means any. `version` empty means the newest. `quiet_seconds` below 0 and
-    `profile` empty mean the node's default.
+    `called_ae` empty means any. `version` empty means the newest. `quiet_seconds` below 0, `profile` and
+    `deid` empty mean the node's default.
     """
 
     name: str
@@ -52,3 +52,4 @@ class Rule:
     send_to: tuple[str, ...] = ()
     quiet_seconds: float = -1.0
     profile: str = ""
+    deid: str = ""
