@@ -4,6 +4,7 @@ import pytest
 
 from medgem_node import cli
 from medgem_node.config import read_config, shipped
+from medgem_node.deid.options import Option
 from medgem_node.errors import ConfigError
 from medgem_node.node import open_node
 from medgem_node.peer import Peer
@@ -132,7 +133,21 @@ def test_what_is_no_peer_is_refused(url: str) -> None:
 
 def test_a_de_identification_that_does_not_run_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path, f'[node]\ndata = "{tmp_path}/data"')
-    (tmp_path / "deid.toml").write_text('profile = "basic"\noptions = ["Clean Pixel Data"]', "utf-8")
+    (tmp_path / "deid.toml").write_text('profile = "basic"\noptions = ["Clean Pixel Datum"]', "utf-8")
 
-    with pytest.raises(ConfigError, match=r"deid.toml: only profile"):
+    with pytest.raises(ConfigError, match=r'deid.toml: unknown option "Clean Pixel Datum" in options; did you mean'):
         open_node(read_config(path))
+
+
+def test_a_rules_own_de_identification_is_read_beside_it_and_checked_at_the_start(tmp_path: Path) -> None:
+    path = written(tmp_path, f'[node]\ndata = "{tmp_path}/data"')
+    (tmp_path / "rules.toml").write_text('[[rule]]\nname = "heads"\nmodel = "chest-xray"\ndeid = "heads.toml"', "utf-8")
+    with pytest.raises(ConfigError, match=r"heads.toml: cannot be read"):
+        read_config(path)
+    (tmp_path / "heads.toml").write_text('options = ["Clean Recognizable Visual Features"]', "utf-8")
+
+    node = open_node(read_config(path))
+
+    assert node.profiles["heads.toml"].options == {Option.CLEAN_RECOGNIZABLE_VISUAL_FEATURES}
+    assert node.profiles[""].options == frozenset()
+    node.ledger.close()
