@@ -26,6 +26,10 @@ OPTIONS = [
     "RtnSafePriv", "RtnUIDs", "RtnDevId", "RtnInstId", "RtnPatChars",
     "RtnLongFull", "RtnLongModif", "CleanDesc", "CleanStructCont", "CleanGraph",
 ]  # fmt: skip
+NO_OPTIONS = (
+    "null in options: the row is newer than the options' edition. No option is applied to it, so its basic action "
+    "stands whatever is asked for: more is removed than the standard may ask, never less."
+)
 TAG = re.compile(r"[0-9A-F]{8}|50xxxxxx|60xx[34]000|PRIVATE")
 
 
@@ -38,6 +42,7 @@ def generate(source: dict) -> str:
         "edition": EDITION,
         "options_edition": OPTIONS_EDITION,
         "source": source["source"],
+        "no_options": NO_OPTIONS,
         "columns": ["tag", "name", "keyword", "vr", "basic", "options"],
         "option_names": OPTIONS,
     }
