@@ -117,7 +117,9 @@ def _option(name: str, source: str) -> Option:
 
 @cache
 def _by_name() -> Mapping[str, Option]:
-    return {_plain(name): option for option, concept in CONCEPTS.items() for name in (option.value, *concept)}
+    return {
+        _plain(name): option for option, concept in CONCEPTS.items() for name in (option.value, option.name, *concept)
+    }
 
 
 def _plain(name: str) -> str:
