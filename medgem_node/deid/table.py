@@ -13,11 +13,10 @@ from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
 
-from pydicom import uid as sop
-
 from medgem_node import __version__
 from medgem_node.deid import types
 from medgem_node.deid.options import Option, Profile
+from medgem_node.dictionary import UIDS
 
 _TABLE = json.loads(files(__package__).joinpath("table_e1.json").read_text(encoding="utf-8"))
 EDITION: str = _TABLE["edition"]
@@ -147,31 +146,32 @@ ACTIONS: dict[int, str] = {
     int(row[0], 16): row[4] for row in _TABLE["rows"] if "x" not in row[0] and row[0] != "PRIVATE"
 }
 
+_SOP_CLASSES = {row[4]: uid for uid, row in UIDS.items() if row[1] == "SOP Class"}  # by keyword
 _ENHANCED = frozenset(
-    {
-        sop.EnhancedCTImageStorage, sop.EnhancedMRImageStorage, sop.EnhancedMRColorImageStorage,
-        sop.EnhancedPETImageStorage, sop.EnhancedXAImageStorage, sop.EnhancedXRFImageStorage,
-        sop.LegacyConvertedEnhancedCTImageStorage, sop.LegacyConvertedEnhancedMRImageStorage,
-        sop.LegacyConvertedEnhancedPETImageStorage, sop.BreastTomosynthesisImageStorage,
-        sop.BreastProjectionXRayImageStorageForPresentation, sop.BreastProjectionXRayImageStorageForProcessing,
-        sop.XRay3DAngiographicImageStorage, sop.XRay3DCraniofacialImageStorage,
-    }
-)  # fmt: skip
+    _SOP_CLASSES[keyword]
+    for keyword in """
+    EnhancedCTImageStorage EnhancedMRImageStorage EnhancedMRColorImageStorage EnhancedPETImageStorage
+    EnhancedXAImageStorage EnhancedXRFImageStorage LegacyConvertedEnhancedCTImageStorage
+    LegacyConvertedEnhancedMRImageStorage LegacyConvertedEnhancedPETImageStorage BreastTomosynthesisImageStorage
+    BreastProjectionXRayImageStorageForPresentation BreastProjectionXRayImageStorageForProcessing
+    XRay3DAngiographicImageStorage XRay3DCraniofacialImageStorage
+    """.split()  # noqa: SIM905
+)
 _SINGLE = frozenset(
-    {
-        sop.ComputedRadiographyImageStorage,
-        sop.DigitalXRayImageStorageForPresentation, sop.DigitalXRayImageStorageForProcessing,
-        sop.DigitalMammographyXRayImageStorageForPresentation, sop.DigitalMammographyXRayImageStorageForProcessing,
-        sop.DigitalIntraOralXRayImageStorageForPresentation, sop.DigitalIntraOralXRayImageStorageForProcessing,
-        sop.CTImageStorage, sop.MRImageStorage, sop.PositronEmissionTomographyImageStorage,
-        sop.NuclearMedicineImageStorage, sop.XRayAngiographicImageStorage, sop.XRayRadiofluoroscopicImageStorage,
-    }
-)  # fmt: skip
+    _SOP_CLASSES[keyword]
+    for keyword in """
+    ComputedRadiographyImageStorage DigitalXRayImageStorageForPresentation DigitalXRayImageStorageForProcessing
+    DigitalMammographyXRayImageStorageForPresentation DigitalMammographyXRayImageStorageForProcessing
+    DigitalIntraOralXRayImageStorageForPresentation DigitalIntraOralXRayImageStorageForProcessing CTImageStorage
+    MRImageStorage PositronEmissionTomographyImageStorage NuclearMedicineImageStorage XRayAngiographicImageStorage
+    XRayRadiofluoroscopicImageStorage
+    """.split()  # noqa: SIM905
+)
 IMAGES = _SINGLE | _ENHANCED
 """The SOP Classes that may leave: a modality's own frames, without screens, documents, labels or photographs."""
 
 _TYPE_1: dict[str, frozenset[int]] = {
-    sop.PositronEmissionTomographyImageStorage: frozenset({0x00080021, 0x00080031}),  # Series Date, Time
+    _SOP_CLASSES["PositronEmissionTomographyImageStorage"]: frozenset({0x00080021, 0x00080031}),  # Series Date, Time
     **{
         uid: frozenset({0x00080023, 0x00080033, 0x0008002A, 0x00181000})  # Content Date, Time, Acquisition DateTime,
         for uid in _ENHANCED  # Device Serial Number

@@ -133,7 +133,7 @@ def test_the_tables_are_small_and_know_the_storage_classes() -> None:
 
 def test_types_are_read_without_highdicom_and_pydicom() -> None:
     program = (
-        "import sys; from medgem_node.deid import types; before = types._tables.cache_info().currsize;"
+        "import sys; from medgem_node.deid import options, table, types; before = types._tables.cache_info().currsize;"
         "types.type_of('1.2.840.10008.5.1.4.1.1.2', (), 0x00100010);"
         "print(before, sorted({'highdicom', 'pydicom'} & set(sys.modules)))"
     )
