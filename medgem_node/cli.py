@@ -9,12 +9,25 @@ import warnings
 from collections.abc import Callable, Sequence
 
 from medgem_node import __version__
-from medgem_node.commands import calibrate, card, data, export, heads, images, index, models, pretrain, refine, service
+from medgem_node.commands import (
+    calibrate,
+    card,
+    data,
+    deidentify,
+    export,
+    heads,
+    images,
+    index,
+    models,
+    pretrain,
+    refine,
+    service,
+)
 from medgem_node.commands.common import Run, common_arguments, say
 from medgem_node.errors import MedgemError
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded; see engines/local.py
-_COMMANDS = (service, images, models, card, data, pretrain, refine, heads, calibrate, export, index)
+_COMMANDS = (service, images, deidentify, models, card, data, pretrain, refine, heads, calibrate, export, index)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

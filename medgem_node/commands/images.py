@@ -1,4 +1,4 @@
-"""What is done with DICOM files by hand: send, echo, analyze, deidentify."""
+"""What is done with DICOM files by hand: send, echo, analyze."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from medgem_node.errors import ConfigError, MedgemError
 
 
 def add(command: Command) -> None:
-    """send, echo, analyze, deidentify."""
+    """send, echo, analyze."""
     send = command("send", _send, "Send DICOM files by C-STORE.")
     send.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="DICOM files, or folders of them")
     send.add_argument(
@@ -25,9 +25,6 @@ def add(command: Command) -> None:
     analyze.add_argument("--out", type=Path, metavar="DIR", help="write the result objects there")
     analyze.add_argument("--json", type=Path, metavar="FILE", help="write one line for each study there")
     analyze.add_argument("--candidates", action="store_true", help="also every finding down to probability 0.001")
-    deidentify = command("deidentify", _deidentify, "De-identify DICOM files (PS3.15 Basic Profile).")
-    deidentify.add_argument("input", type=Path, metavar="IN")
-    deidentify.add_argument("output", type=Path, metavar="OUT")
 
 
 def _send(options: argparse.Namespace) -> int:
@@ -87,29 +84,3 @@ def _analyze(options: argparse.Namespace) -> int:
         if sink is not None:
             sink.close()
     return 0
-
-
-def _deidentify(options: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
-    from medgem_node import analyze
-    from medgem_node.deid.profile import deidentify_bytes
-    from medgem_node.deid.pseudonym import Pseudonyms, read_or_make_key
-
-    config = configured(options)
-    config.data.mkdir(parents=True, exist_ok=True, mode=0o700)
-    pseudonyms = Pseudonyms(read_or_make_key(config.key_file))
-    held = 0
-    files = list(analyze.find_files([options.input]))
-    for n, path in enumerate(tqdm(files, unit="file", disable=not sys.stderr.isatty()), 1):
-        target = options.output / f"{n:06d}.dcm"  # a file's name may hold a name
-        try:
-            copy = deidentify_bytes(path.read_bytes(), pseudonyms)
-        except MedgemError as exc:
-            held += 1
-            say(f"{path}: held: {exc}", sys.stderr)
-            continue
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(copy)
-    say(f"{len(files) - held} of {len(files)} files de-identified into {options.output}, {held} held")
-    return 1 if held else 0

@@ -1,0 +1,129 @@
+"""De-identification of folders, for people who want only that."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medgem_node.commands.common import Command, configured, say
+from medgem_node.errors import ConfigError, OutOfResources
+
+if TYPE_CHECKING:
+    from medgem_node.deid.folder import Report
+    from medgem_node.deid.options import Profile
+
+
+def add(command: Command) -> None:
+    """deidentify."""
+    made = command("deidentify", _deidentify, "De-identify DICOM files (PS3.15 Annex E).")
+    made.add_argument("input", type=Path, metavar="IN", help="a DICOM file, or a folder of them")
+    made.add_argument("output", type=Path, metavar="OUT", help="folder of the copies; relative names are kept")
+    made.add_argument("--profile", type=Path, metavar="FILE", help="a deid.toml; default: Basic Profile, no options")
+    made.add_argument("--report", type=Path, metavar="FILE", help="write what became of every file there, as JSON")
+    made.add_argument("--certificates", type=Path, metavar="DIR", help="write a certificate for each study there")
+    made.add_argument("--k", type=int, metavar="N", help="report patients in groups of fewer than N alike")
+    made.add_argument("--quasi", metavar="KEYWORDS", help="with --k: what makes patients alike, as PatientSex,Modality")
+    made.add_argument("--processes", type=int, default=0, metavar="N", help="0: as many as there are cores")
+    made.add_argument(
+        "--crosswalk", action="store_true", help="keep what stands for what, encrypted, in the data folder"
+    )
+
+
+def _deidentify(options: argparse.Namespace) -> int:
+    from medgem_node.deid import anonymity
+    from medgem_node.deid.options import BASIC, read_profile
+
+    quasi = anonymity.identifiers(options.quasi.split(",") if options.quasi else anonymity.USUAL)
+    if options.k is not None and options.k < 2:
+        raise ConfigError(f"--k {options.k}: a group of one is the smallest there is; write 2 or more")
+    if options.processes < 0:
+        raise ConfigError(f"--processes {options.processes}: write how many, or 0 for as many as there are cores")
+    report = _run(options, read_profile(options.profile) if options.profile else BASIC)
+    content = report.content()
+    if options.k is not None:
+        copies = [outcome.copy for outcome in report.outcomes if outcome.status == "written"]
+        found = anonymity.groups(anonymity.patients(options.output, copies, quasi), quasi, options.k)
+        content["k_anonymity"] = found
+        say(anonymity.sentence(found))
+    if options.report:
+        _write(options.report, content)
+    for uid, certificate in report.certificates.items() if options.certificates else ():
+        _write(options.certificates / f"{uid}.json", certificate)
+    return _told(report, options.output)
+
+
+def _run(options: argparse.Namespace, profile: Profile) -> Report:
+    from medgem_node.deid.deidentifier import Deidentifier
+    from medgem_node.deid.folder import deidentify_folder
+    from medgem_node.deid.keyring import KeyRing
+
+    config = configured(options)
+    config.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    ring = KeyRing.open(config.key_file)
+    _, noted = ring.noted() if options.crosswalk else (0, None)
+    with _bar() as progress:
+        return deidentify_folder(
+            options.input,
+            options.output,
+            Deidentifier(noted or ring.current(), profile),
+            ring.current(),
+            profile,
+            now=datetime.now(UTC).astimezone(),
+            processes=options.processes or len(os.sched_getaffinity(0)),
+            certifies=bool(options.report or options.certificates),
+            noted=noted,
+            progress=progress,
+        )
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[int, int], None]]:
+    """Shows how many files of how many are done, where somebody looks."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from tqdm import tqdm
+
+    tqdm.monitor_interval = 0  # its thread would be there when a process is forked
+    with tqdm(unit="file") as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield show
+
+
+def _told(report: Report, output: Path) -> int:
+    """Say what became of the files; names are the user's own, so they may stand on his terminal."""
+    for name, outcome in zip(report.names, report.outcomes, strict=True):
+        if outcome.status == "held":
+            say(f"{name}: held: {outcome.reason}", sys.stderr)
+    for alert in report.alerts:
+        say(f"medgem-node: LEAK FOUND: {alert}. Its copies were removed; please report this fault", sys.stderr)
+    written, total = report.count("written"), len(report.names)
+    rest = f"{report.count('held')} held, {report.count('not DICOM')} not DICOM"
+    say(f"{written} of {total} files de-identified into {output}, {rest}")
+    if report.is_full:
+        raise OutOfResources(f"{output}: no more can be written there (full, or read-only); the run was broken off")
+    return 0
+
+
+def _write(path: Path, content: Any) -> None:
+    """As JSON, for its owner only: replaces whole. Raises ConfigError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, draft = tempfile.mkstemp(prefix=".draft-", dir=path.parent)  # mode 0600
+        with os.fdopen(handle, "w", encoding="ascii") as file:
+            json.dump(content, file, indent=1)
+        os.replace(draft, path)
+    except OSError as exc:
+        raise ConfigError(f"{path}: cannot be written ({exc.strerror}); the copies are there") from exc
