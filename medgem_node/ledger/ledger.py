@@ -277,6 +277,7 @@ class Ledger:
         return opened
 
 
+_PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000", "secure_delete=ON")
 _ANSWER = ("analysed_at", "reason", "detail")  # of a job that is answered as soon as it is opened
 _INSTANCE_FIELDS = [c.name for c in t.instance.columns if c.name != "instance_id"]
 
@@ -288,7 +289,7 @@ def _engine(url: str) -> Engine:
         @event.listens_for(engine, "connect")
         def prepare(connection: Any, _: Any) -> None:
             connection.isolation_level = None  # we begin transactions ourselves, below
-            for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000"):
+            for pragma in _PRAGMAS:
                 connection.execute(f"PRAGMA {pragma}")
 
         @event.listens_for(engine, "begin")

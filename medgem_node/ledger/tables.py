@@ -13,6 +13,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -167,6 +168,33 @@ feedback = Table(
     Column("at", UtcDateTime, nullable=False),
     Index(None, "job_id"),
     Index(None, "key"),
+)
+
+crosswalk_patient = Table(  # everybody who was ever recorded; who is erased keeps neither key nor digest
+    "crosswalk_patient",
+    metadata,
+    Column("patient_number", Integer, primary_key=True),
+    Column("digest", String(32), unique=True),
+    Column("wrapped_key", LargeBinary),
+    Column("key_epoch", Integer, nullable=False),
+    Column("erased_at", UtcDateTime),
+    Index(None, "key_epoch"),
+)
+
+crosswalk = Table(
+    "crosswalk",
+    metadata,
+    Column("crosswalk_id", Integer, primary_key=True),
+    Column("patient_number", ForeignKey("crosswalk_patient.patient_number"), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("pseudonym", String(64), nullable=False),
+    Column("digest", String(32)),
+    Column("original", LargeBinary),
+    Column("recorded_at", UtcDateTime, nullable=False),
+    UniqueConstraint("pseudonym", "kind", "epoch", "patient_number"),
+    Index(None, "digest"),
+    Index(None, "patient_number"),
 )
 
 audit = Table(
