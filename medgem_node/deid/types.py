@@ -24,8 +24,6 @@ class _Tables:
 
     nodes: tuple[_Node, ...]
     classes: Mapping[str, tuple[int, ...]]
-    under: Mapping[tuple[int, int], str]  # (enclosing sequence, tag) -> the strictest of all IODs; on top: 0
-    anywhere: Mapping[int, str]
 
 
 def type_of(sop_class_uid: str, parents: tuple[int, ...], tag: int) -> str:
@@ -53,8 +51,8 @@ def strictest_type(parents: tuple[int, ...], tag: int) -> str:
     A sequence that never holds it says nothing, then any place counts.
     """
     tag = _one_group(tag)
-    tables = _tables()
-    return tables.under.get((parents[-1] if parents else 0, tag)) or tables.anywhere.get(tag, "")
+    under, anywhere = _strictest_types()
+    return under.get((parents[-1] if parents else 0, tag)) or anywhere.get(tag, "")
 
 
 def strictest(types: Iterable[str]) -> str:
@@ -79,19 +77,21 @@ def _one_group(tag: int) -> int:
 def _tables() -> _Tables:
     content = json.loads(files(__package__).joinpath("iod_types.json").read_text(encoding="utf-8"))
     nodes: tuple[_Node, ...] = tuple({tag: (kind, items) for tag, kind, items in node} for node in content["nodes"])
-    classes = {uid: tuple(numbers) for uid, numbers in content["classes"].items()}
+    return _Tables(nodes, {uid: tuple(numbers) for uid, numbers in content["classes"].items()})
+
+
+@cache
+def _strictest_types() -> tuple[Mapping[tuple[int, int], str], Mapping[int, str]]:
+    """The strictest Type of all IODs by (enclosing sequence, tag), with 0 for the top, and by tag alone."""
+    tables = _tables()
     under: dict[tuple[int, int], str] = {}
-    for root in {number for numbers in classes.values() for number in numbers}:
-        _note(under, 0, nodes[root])
-    for node in nodes:
-        for tag, (_, items) in node.items():
-            _note(under, tag, nodes[items])
     anywhere: dict[int, str] = {}
-    for (_, tag), kind in under.items():
-        anywhere[tag] = strictest((kind, anywhere.get(tag, "")))
-    return _Tables(nodes, classes, under, anywhere)
-
-
-def _note(under: dict[tuple[int, int], str], parent: int, node: _Node) -> None:
-    for tag, (kind, _) in node.items():
-        under[parent, tag] = strictest((kind, under.get((parent, tag), "")))
+    places = {(0, root) for numbers in tables.classes.values() for root in numbers}
+    places.update((tag, items) for node in tables.nodes for tag, (_, items) in node.items() if items)
+    for parent, number in places:
+        for tag, (kind, _) in tables.nodes[number].items():
+            if TYPES.index(kind) < TYPES.index(under.get((parent, tag), "")):
+                under[parent, tag] = kind
+            if TYPES.index(kind) < TYPES.index(anywhere.get(tag, "")):
+                anywhere[tag] = kind
+    return under, anywhere
