@@ -45,6 +45,8 @@ _ROWS: tuple[tuple[int, str, str, Mapping[Option, str]], ...] = tuple(
     )
     for tag, _, _, vr, basic, options in _TABLE["rows"]
 )
+_COMPANIONS = {0x00102298: "X"}
+"""Not in the table: Responsible Person Role may only stand beside the person, who goes (PS3.3 C.7.1.1)."""
 _SEQUENCES = frozenset(tag for tag, vr, _, _ in _ROWS if vr == "SQ")
 
 
@@ -87,7 +89,7 @@ def is_safe_private(creator: str, tag: int) -> str:
 
 @cache
 def _rows(options: frozenset[Option]) -> Mapping[int, str]:
-    return MappingProxyType({tag: _chosen(basic, said, options) for tag, _, basic, said in _ROWS})
+    return MappingProxyType({tag: _chosen(basic, said, options) for tag, _, basic, said in _ROWS} | _COMPANIONS)
 
 
 def _chosen(basic: str, said: Mapping[Option, str], options: frozenset[Option]) -> str:
@@ -122,11 +124,11 @@ def _by_type(action: str, kind: str, is_sequence: bool) -> str:
 
 
 def _kept_valid(action: str, kind: str, is_sequence: bool) -> str:
-    """A plain X or Z, unless the IOD asks for more unconditionally; an optional sequence may be absent, not empty."""
+    """A plain X or Z, unless the IOD asks for more; an optional sequence may be absent, but not empty."""
     if kind == "1":
         return "D"
     if action == "X":
-        return "Z" if kind == "2" else "X"
+        return "Z" if kind in ("2", "2C") else "X"
     return "X" if is_sequence and kind in ("3", "") else "Z"
 
 
@@ -177,7 +179,9 @@ _TYPE_1: dict[str, frozenset[int]] = {
         for uid in _ENHANCED  # Device Serial Number
     },
 }
-_TYPE_2_SEQUENCES = frozenset({0x00400555})  # Acquisition Context Sequence; any other may be absent
+_TYPE_2_COMPANIONS = {0x00102298: "X"}
+"""Not in the table: Responsible Person Role may only stand beside the person, who goes (PS3.3 C.7.1.1)."""
+_SEQUENCES = frozenset({0x00400555})  # Acquisition Context Sequence; any other may be absent
 
 
 def type_1(sop_class_uid: str) -> frozenset[int]:
