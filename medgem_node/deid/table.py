@@ -179,9 +179,7 @@ _TYPE_1: dict[str, frozenset[int]] = {
         for uid in _ENHANCED  # Device Serial Number
     },
 }
-_TYPE_2_COMPANIONS = {0x00102298: "X"}
-"""Not in the table: Responsible Person Role may only stand beside the person, who goes (PS3.3 C.7.1.1)."""
-_SEQUENCES = frozenset({0x00400555})  # Acquisition Context Sequence; any other may be absent
+_TYPE_2_SEQUENCES = frozenset({0x00400555})  # Acquisition Context Sequence; any other may be absent
 
 
 def type_1(sop_class_uid: str) -> frozenset[int]:
