@@ -30,12 +30,14 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from medgem_node import plug
 from medgem_node.audit import Audit
 from medgem_node.config import Config
+from medgem_node.deid.keyring import KeyRing
 from medgem_node.deid.options import Profile, profile_of
-from medgem_node.deid.pseudonym import Pseudonyms, read_or_make_key
+from medgem_node.deid.pseudonym import Pseudonyms
 from medgem_node.dimse.scp import Acceptor, Received
 from medgem_node.errors import ConfigError
 from medgem_node.inbox import Inbox
 from medgem_node.job import JobState
+from medgem_node.ledger.crosswalk import Crosswalk
 from medgem_node.ledger.ledger import Ledger
 from medgem_node.pipeline import STEPS, Pipeline
 from medgem_node.publication import check_profile
@@ -48,15 +50,21 @@ ROLES = ("receive", "pipeline")
 
 @dataclass(frozen=True)
 class Node:
-    """What every role of one node shares: the ledger, the stores, the key, the profiles of de-identification."""
+    """What every role of one node shares: the ledger, the stores, the keys, the profiles of de-identification."""
 
     config: Config
     ledger: Ledger
     audit: Audit
     archive: Store
     exchange: Store
-    pseudonyms: Pseudonyms
+    keys: KeyRing
+    crosswalk: Crosswalk
     profiles: Mapping[str, Profile]
+
+    @property
+    def pseudonyms(self) -> Pseudonyms:
+        """The node's own: for digests that stay, whatever the epoch of what leaves."""
+        return self.keys.node
 
 
 def open_node(config: Config) -> Node:
@@ -72,16 +80,24 @@ def open_node(config: Config) -> Node:
         raise ConfigError(
             f'{config.source}: node.data = "{config.node.data}" cannot be read and written; change its owner or mode'
         )
+    keys = open_keys(config)
     ledger = Ledger(config.database_url)
+    audit = Audit(ledger.engine)
     return Node(
         config=config,
         ledger=ledger,
-        audit=Audit(ledger.engine),
+        audit=audit,
         archive=plug.open_store(config.archive_url),
         exchange=plug.open_store(config.exchange_url),
-        pseudonyms=Pseudonyms(read_or_make_key(config.key_file)),
+        keys=keys,
+        crosswalk=Crosswalk(ledger.engine, keys, audit.record),
         profiles=profiles,
     )
+
+
+def open_keys(config: Config) -> KeyRing:
+    """The keys of every epoch; the first is made on first start. Raises ConfigError."""
+    return KeyRing.open(config.key_file)
 
 
 def start_acceptor(node: Node) -> Acceptor:
