@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 
 TYPES = ("1", "1C", "2", "2C", "3", "")
@@ -36,8 +36,9 @@ def type_of(sop_class_uid: str, parents: tuple[int, ...], tag: int) -> str:
         equivalent codes) counts once.
     """
     tag = _one_group(tag)
+    nodes = _tables().nodes
     places = _places(_tables().classes.get(sop_class_uid, ()), parents)
-    return strictest(entry[0] for node in places if (entry := _tables().nodes[node].get(tag)))
+    return strictest([entry[0] for place in places if (entry := nodes[place].get(tag))])
 
 
 def is_known(sop_class_uid: str) -> bool:
@@ -60,12 +61,14 @@ def strictest(types: Iterable[str]) -> str:
     return min(types, key=TYPES.index, default="")
 
 
-def _places(nodes: tuple[int, ...], parents: tuple[int, ...]) -> tuple[int, ...]:
+@lru_cache(maxsize=256)
+def _places(places: tuple[int, ...], parents: tuple[int, ...]) -> tuple[int, ...]:
     """The nodes that describe an item of the last of `parents`."""
+    nodes = _tables().nodes
     for outer, parent in zip((0, *parents), parents, strict=False):
-        inner = tuple(entry[1] for n in nodes if (entry := _tables().nodes[n].get(parent)) and entry[1])
-        nodes = inner or (nodes if parent == outer else ())
-    return nodes
+        inner = tuple(entry[1] for place in places if (entry := nodes[place].get(parent)) and entry[1])
+        places = inner or (places if parent == outer else ())
+    return places
 
 
 def _one_group(tag: int) -> int:

@@ -152,7 +152,8 @@ def test_repeating_groups_and_private_ones_have_one_row(tag: int, basic: str, wi
 
 @pytest.mark.parametrize("profile", [BASIC, Profile(frozenset(Option))], ids=["basic", "all"])
 def test_no_answer_makes_an_iod_invalid(profile: Profile) -> None:
-    for sop_class_uid in types._tables().classes:
+    by_modules = {modules: sop_class_uid for sop_class_uid, modules in types._tables().classes.items()}
+    for sop_class_uid in by_modules.values():
         for tag, action in table.actions_at((), sop_class_uid, profile).items():
             kind = types.type_of(sop_class_uid, (), tag)
 
