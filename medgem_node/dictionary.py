@@ -72,4 +72,4 @@ def _row(tag: int) -> tuple[str, str, str, str, str] | None:
 
 @cache
 def _tags() -> dict[str, int]:
-    return {row[4]: tag for tag, row in _ROWS.items()}
+    return {row[4]: tag for tag, row in _ROWS.items() if row[4]}

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,8 +17,14 @@ from medgem_node.commands.common import Command, configured, say
 from medgem_node.errors import ConfigError, OutOfResources
 
 if TYPE_CHECKING:
+    from medgem_node.config import Config
     from medgem_node.deid.folder import Report
+    from medgem_node.deid.keyring import KeyRing
     from medgem_node.deid.options import Profile
+    from medgem_node.deid.pseudonym import NotedPseudonyms, Pseudonyms
+
+_WHOSE = ("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate")
+_KINDS = {"StudyInstanceUID": "study", "SeriesInstanceUID": "series", "SOPInstanceUID": "instance"}
 
 
 def add(command: Command) -> None:
@@ -67,21 +73,68 @@ def _run(options: argparse.Namespace, profile: Profile) -> Report:
 
     config = configured(options)
     config.data.mkdir(parents=True, exist_ok=True, mode=0o700)
-    ring = KeyRing.open(config.key_file)
-    _, noted = ring.noted() if options.crosswalk else (0, None)
+    ring, now = KeyRing.open(config.key_file), datetime.now(UTC).astimezone()
+    epoch, noted = ring.noted()
     with _bar() as progress:
-        return deidentify_folder(
+        report = deidentify_folder(
             options.input,
             options.output,
-            Deidentifier(noted or ring.current(), profile),
+            Deidentifier(noted if options.crosswalk else ring.current(), profile),
             ring.current(),
             profile,
-            now=datetime.now(UTC).astimezone(),
+            now=now,
             processes=options.processes or len(os.sched_getaffinity(0)),
             certifies=bool(options.report or options.certificates),
-            noted=noted,
+            masks_of=_face_masks,
+            note=(lambda path: _links(path, noted, ring.node)) if options.crosswalk else None,
             progress=progress,
         )
+    if options.crosswalk:
+        _record(report.notes, epoch, now, ring, config)
+    return report
+
+
+def _face_masks(instances: Sequence[bytes], seed: int) -> Mapping[str, Any]:
+    from medgem_node.deid.faces import face_masks
+
+    return face_masks(instances, seed)
+
+
+def _links(path: str, noted: NotedPseudonyms, node: Pseudonyms) -> list[Any]:
+    """Whose an original is, as the ledger knows patients, and every link that was made for its copy."""
+    from pydicom import dcmread
+
+    from medgem_node.inbox import patient
+
+    header = dcmread(path, stop_before_pixels=True, specific_tags=[*_WHOSE, *_KINDS])
+    kinds = {str(header.get(keyword)): kind for keyword, kind in _KINDS.items()}
+    days = next(iter((noted.patient_days | noted.study_days).values()), None)
+    links = [
+        *((kinds.get(uid, "uid"), made, uid, "", None) for uid, made in noted.uids.items() if uid != made),
+        *(("accession", made, number, "", None) for number, made in noted.accessions.items()),
+        *(("patient", made, *original, days) for original, made in noted.patients.items()),
+    ]
+    for kept in (noted.uids, noted.accessions, noted.patients, noted.patient_days, noted.study_days):
+        kept.clear()
+    return [node.digest("patient", patient(header)), links]
+
+
+def _record(notes: Sequence[Any], epoch: int, now: datetime, ring: KeyRing, config: Config) -> None:
+    """Put the links into the crosswalk, patient by patient. Safe to call twice."""
+    from medgem_node.audit import Audit
+    from medgem_node.ledger.crosswalk import Crosswalk, Kind, Link
+    from medgem_node.ledger.ledger import Ledger
+
+    links_of: dict[str, dict[Link, None]] = {}
+    for patient_key, links in notes:
+        links_of.setdefault(patient_key, {}).update((Link(Kind(kind), *rest), None) for kind, *rest in links)
+    ledger = Ledger(config.database_url)
+    try:
+        crosswalk = Crosswalk(ledger.engine, ring, Audit(ledger.engine).record)
+        for patient_key, known in links_of.items():
+            crosswalk.record(patient_key, list(known), epoch, now)
+    finally:
+        ledger.close()
 
 
 @contextmanager

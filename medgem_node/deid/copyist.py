@@ -6,7 +6,7 @@ import errno
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -14,15 +14,17 @@ from medgem_node.deid import file_copy
 from medgem_node.deid.certificate import Deeds
 from medgem_node.deid.crew import Member, Task
 from medgem_node.deid.deidentifier import Copy, Deidentifier
-from medgem_node.deid.file_copy import Buffer, Original
+from medgem_node.deid.file_copy import Original
 from medgem_node.deid.file_name import FileNames
 from medgem_node.deid.profile import IMPLEMENTATION_CLASS_UID
-from medgem_node.deid.pseudonym import NotedPseudonyms, Pseudonyms
+from medgem_node.deid.pseudonym import Pseudonyms
 from medgem_node.errors import CannotDeidentify, LeakFound, MedgemError
 
 Status = Literal["written", "held", "not DICOM"]
-MasksOf = Callable[[Sequence[Buffer]], Mapping[str, Any]]
-"""The files of a series -> original SOP Instance UID -> what is blanked in it; raises CannotDeidentify."""
+MasksOf = Callable[[Sequence[bytes], int], Mapping[str, Any]]
+"""The files of a series and a seed -> original SOP Instance UID -> what is blanked in it; raises CannotDeidentify."""
+Note = Callable[[str], Any]
+"""Asked with the path of each original when its copy is made; what a crosswalk is to know of it, as JSON holds it."""
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 _BARE = re.compile(rb"[\2\x08]\0[\0-\xff]\0(?:[A-Z]{2}|[\0-\xff]{2}\0\0)|\0[\2\x08]\0[\0-\xff][A-Z]{2}")
@@ -69,7 +71,8 @@ class Copyist(Member):
     file_names: FileNames
     certifies: bool = False
     masks_of: MasksOf | None = None
-    noted: NotedPseudonyms | None = None
+    note: Note | None = None
+    _notes: list[Any] = field(default_factory=list)
     _deeds: dict[str, Deeds] = field(default_factory=dict)
     _folders: dict[str, set[str]] = field(default_factory=dict)
 
@@ -93,10 +96,11 @@ class Copyist(Member):
             yield outcome
 
     def gathered(self) -> list[Any]:
-        """What was done to which study since the last call, and what a crosswalk is to know of it."""
+        """What was done to which study since the last call, and what was noted of originals."""
         deeds = {uid: each.to_json() for uid, each in self._deeds.items()}
+        notes, self._notes = self._notes, []
         self._deeds.clear()
-        return [deeds, _taken(self.noted) if self.noted is not None else None]
+        return [deeds, notes]
 
     def _outcome(self, number: int, masks: Mapping[str, Any]) -> Outcome:
         name = self.names[number]
@@ -120,6 +124,8 @@ class Copyist(Member):
         copy = self.deidentifier.copy(original.data, mask)
         uids = (copy.sop_instance_uid, copy.study_instance_uid)
         written, instead = self.file_names.written(name, copy.identity.is_named_in, uids)
+        if self.note is not None:
+            self._notes.append(self.note(f"{self.source}/{name}"))
         self._place(written, copy, original)
         sha256 = ""
         if self.certifies:
@@ -162,9 +168,13 @@ class Copyist(Member):
         """What is blanked in the images of a series. Raises CannotDeidentify, OSError."""
         if self.masks_of is None:
             return {}
-        with ExitStack() as stack:
-            files = [stack.enter_context(file_copy.opened(f"{self.source}/{self.names[n]}")) for n in numbers]
-            return self.masks_of([file.data for file in files])
+        paths = [f"{self.source}/{self.names[n]}" for n in numbers]
+        seed = int(self.pseudonyms.digest("face", original_uids(paths[0])[1])[:8], 16)  # nobody else can subtract it
+        files = []
+        for path in paths:
+            with file_copy.opened(path) as file:
+                files.append(bytes(file.data))
+        return self.masks_of(files, seed)
 
     def _study(self, name: str) -> str:
         """The pseudonymous Study Instance UID of a file; empty if it cannot be told."""
@@ -195,17 +205,3 @@ def _no_part_10(number: int, head: bytes) -> Outcome:
     if _BARE.match(head):
         return Outcome(number, "held", "a data set without the preamble and prefix of a DICOM file (PS3.10 7.1)")
     return Outcome(number, "not DICOM")
-
-
-def _taken(noted: NotedPseudonyms) -> list[Any]:
-    """What pseudonyms noted since the last call: (kind, original, issuer, made)."""
-    said = [
-        *(("uid", original, "", made) for original, made in noted.uids.items()),
-        *(("accession", original, "", made) for original, made in noted.accessions.items()),
-        *(("patient", *original, made) for original, made in noted.patients.items()),
-        *(("days", *original, days) for original, days in noted.patient_days.items()),
-        *(("days of study", original, "", days) for original, days in noted.study_days.items()),
-    ]
-    for kept in (noted.uids, noted.accessions, noted.patients, noted.patient_days, noted.study_days):
-        kept.clear()
-    return said

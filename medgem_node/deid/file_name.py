@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from medgem_node.deid.pseudonym import Pseudonyms
 
-_UID = re.compile(r"(?<![0-9.])[0-2](?:\.[0-9]+){2,}|(?<![0-9])[0-2](?:(?:_[0-9]+){4,}|(?:-[0-9]+){4,})")
+_UID = re.compile(r"(?<![0-9])(?<![0-9]\.)[0-2](?:\.[0-9]+){2,}|(?<![0-9])[0-2](?:(?:_[0-9]+){4,}|(?:-[0-9]+){4,})")
 _SURELY_UID = re.compile(r"[0-2](?:\.[0-9]+){4,}")  # with fewer numbers a version, unless it is one of the header's
 _LONG = 20  # characters from which numbers between dashes are a UID
 _SUFFIX = re.compile(r"(?i)\.(?:dcm|dicom|dic|ima|img|acr)\Z")

@@ -19,12 +19,12 @@ from typing import Any
 
 from medgem_node.deid import certificate, file_name
 from medgem_node.deid.certificate import Deeds, Written
-from medgem_node.deid.copyist import Copyist, MasksOf, Outcome, is_copy_of, original_uids
+from medgem_node.deid.copyist import Copyist, MasksOf, Note, Outcome, is_copy_of, original_uids
 from medgem_node.deid.crew import Died, Message, Task, shared_out
 from medgem_node.deid.deidentifier import Deidentifier
 from medgem_node.deid.file_name import FileNames
 from medgem_node.deid.options import Option, Profile
-from medgem_node.deid.pseudonym import NotedPseudonyms, Pseudonyms
+from medgem_node.deid.pseudonym import Pseudonyms
 from medgem_node.errors import ConfigError
 
 LEAK = "the proof found something of the patient in a copy of this study, so all of the study is held"
@@ -43,8 +43,7 @@ class Report:
     certificates: dict[str, dict[str, Any]] = field(default_factory=dict)
     """By pseudonymous Study Instance UID."""
     alerts: list[str] = field(default_factory=list)
-    noted: list[Any] = field(default_factory=list)
-    """What a crosswalk is to know."""
+    notes: list[Any] = field(default_factory=list)
     is_full: bool = False
 
     def count(self, status: str) -> int:
@@ -77,7 +76,7 @@ def deidentify_folder(
     processes: int = 1,
     certifies: bool = False,
     masks_of: MasksOf | None = None,
-    noted: NotedPseudonyms | None = None,
+    note: Note | None = None,
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> Report:
     """De-identified copies of every DICOM file of `source` (a file or a folder) below `target`.
@@ -90,8 +89,8 @@ def deidentify_folder(
         Hash the copies and make a certificate for each study; it costs as much as writing them.
     masks_of
         What is blanked in the images of a series; asked if the profile cleans recognizable features.
-    noted
-        The pseudonyms of `deidentifier`, if a crosswalk is kept: what they note is in the report.
+    note
+        Asked of each original that has a copy; the answers are in the report, for a crosswalk.
     progress
         Told how many files are done, and how many there are.
 
@@ -107,7 +106,7 @@ def deidentify_folder(
     run = _Run(inside, names)
     with _drafts(inside) as drafts:
         file_names = FileNames(pseudonyms, Option.RETAIN_UIDS in profile.options)
-        copyist = Copyist(root, inside, drafts, names, deidentifier, pseudonyms, file_names, certifies, masks_of, noted)
+        copyist = Copyist(root, inside, drafts, names, deidentifier, pseudonyms, file_names, certifies, masks_of, note)
         try:
             with closing(shared_out(tasks, lambda: copyist, processes)) as answers:
                 for said in answers:
@@ -130,7 +129,7 @@ class _Run:
     deeds: dict[str, Deeds] = field(default_factory=lambda: defaultdict(Deeds))
     instead: dict[str, str] = field(default_factory=dict)
     stopped: dict[str, str] = field(default_factory=dict)
-    noted: list[Any] = field(default_factory=list)
+    notes: list[Any] = field(default_factory=list)
     is_full: bool = False
 
     def hear(self, said: Message | Died) -> None:
@@ -139,12 +138,12 @@ class _Run:
             for number in said.numbers:
                 self.outcomes[number] = Outcome(number, "held", said.how)
             return
-        answers, (deeds, noted) = said
+        answers, (deeds, notes) = said
         for answer in answers:
             self._take(Outcome(*answer))
         for study, done in deeds.items():
             self.deeds[study].join(Deeds.from_json(done))
-        self.noted += noted or []
+        self.notes += notes
 
     def settle(self) -> None:
         """Take another name for every component that was found to name somebody, in whichever file."""
@@ -165,7 +164,7 @@ class _Run:
             for uid, files in sorted(written.items())
             if now is not None
         }
-        return Report(profile, self.names, outcomes, certificates, [*self.stopped.values()], self.noted, self.is_full)
+        return Report(profile, self.names, outcomes, certificates, [*self.stopped.values()], self.notes, self.is_full)
 
     def _take(self, outcome: Outcome) -> None:
         self.instead.update(outcome.instead)
