@@ -6,7 +6,6 @@ command needs before its first file asks here.
 
 from __future__ import annotations
 
-import sys
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
@@ -15,9 +14,7 @@ from typing import Any
 
 
 def _carried(name: str) -> Any:
-    """A module of pydicom that holds data only; the very one if pydicom is there already."""
-    if f"pydicom.{name}" in sys.modules:
-        return import_module(f"pydicom.{name}")
+    """A module of pydicom that holds data only: a copy of ours, for pynetdicom adds to pydicom's."""
     package = find_spec("pydicom")  # of a package at the top: found, not imported
     if package is None or not package.submodule_search_locations:
         raise ModuleNotFoundError("pydicom is not installed")
@@ -32,7 +29,15 @@ def _carried(name: str) -> Any:
 
 _ROWS: dict[int, tuple[str, str, str, str, str]] = _carried("_dicom_dict").DicomDictionary
 _REPEATING: dict[str, tuple[str, str, str, str, str]] = _carried("_dicom_dict").RepeatersDictionary
-UIDS: dict[str, tuple[str, str, str, str, str]] = _carried("_uid_dict").UID_dictionary
+_NEWER = {  # than pydicom 3.0.2; PS3.6 2024d
+    "1.2.840.10008.1.2.4.110": ("JPEG XL Lossless", "Transfer Syntax", "", "", "JPEGXLLossless"),
+    "1.2.840.10008.1.2.4.111": ("JPEG XL JPEG Recompression", "Transfer Syntax", "", "", "JPEGXLJPEGRecompression"),
+    "1.2.840.10008.1.2.4.112": ("JPEG XL", "Transfer Syntax", "", "", "JPEGXL"),
+    "1.2.840.10008.1.2.8.1": (
+        "Deflated Image Frame Compression", "Transfer Syntax", "", "", "DeflatedImageFrameCompression"
+    ),
+}  # fmt: skip
+UIDS: dict[str, tuple[str, str, str, str, str]] = {**_carried("_uid_dict").UID_dictionary, **_NEWER}
 """Registered UID to name, type (`Transfer Syntax`, `SOP Class` ...), info, `Retired` or nothing, keyword."""
 
 _MASKS = tuple(

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import pynetdicom
 from pydicom import datadict
 from pydicom._dicom_dict import DicomDictionary, RepeatersDictionary
 from pydicom._uid_dict import UID_dictionary
@@ -26,7 +27,12 @@ def test_every_keyword_has_its_tag() -> None:
 
     assert all(dictionary.tag_of(keyword) == datadict.tag_for_keyword(keyword) for keyword in keywords)
     assert dictionary.tag_of("PatientsName") is None
-    assert dictionary.UIDS.items() <= UID_dictionary.items()  # pynetdicom adds the syntaxes of JPEG XL
+    assert dictionary.UIDS.items() >= UID_dictionary.items()
+
+
+def test_what_pynetdicom_adds_is_known_whether_it_is_there_or_not() -> None:
+    assert dictionary.UIDS["1.2.840.10008.1.2.4.112"] == pynetdicom.UID_dictionary["1.2.840.10008.1.2.4.112"]
+    assert set(dictionary.UIDS) == set(pynetdicom.UID_dictionary)
 
 
 def test_a_tag_without_a_name_is_written_as_a_number() -> None:

@@ -16,8 +16,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from pydicom._uid_dict import UID_dictionary
-
+from medgem_node.dictionary import UIDS
 from medgem_node.errors import ConfigError
 
 KEY_BYTES = 32
@@ -90,7 +89,7 @@ class Pseudonyms:
         return self._mac(f"digest:{domain}", value).hex()
 
     def _new_uid(self, original: str) -> str:
-        if not original or original in UID_dictionary:
+        if not original or original in UIDS:
             return original
         inner, outer = self._uid_inner.copy(), self._outer.copy()
         inner.update(_field(original))
