@@ -1,69 +1,145 @@
 """The pixel element, without decoding it: its extent, comments in its code streams, overlay bits.
 
-Later issues add what is painted into the frames themselves.
+Nothing here copies what it does not change: an element is a row of views into the file, with new bytes between them
+where something had to be blanked.
 """
 
 from __future__ import annotations
 
-import re
 import struct
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
+from medgem_node.deid.code_stream import blanked as blanked_stream
+from medgem_node.deid.code_stream import is_start
 from medgem_node.deid.layout import ITEM, SEQUENCE_END, UNDEFINED, Broken, Syntax, element_head, read_head
 
+Buffer = bytes | memoryview
+
 _VR = {0x7FE00008: "OF", 0x7FE00009: "OD"}
-_ENCODER = re.compile(
-    rb"(Kakadu-|Kakadu Software |Created by OpenJPEG version |JasPer Version |LEADTOOLS |Aware )?"
-    rb"v?[0-9.]{1,12}(dev)?\s*\0?"
-)
+_RLE = "1.2.840.10008.1.2.5"
+_STREAMS = ("1.2.840.10008.1.2.4.5", "1.2.840.10008.1.2.4.6", "1.2.840.10008.1.2.4.7", "1.2.840.10008.1.2.4.8",
+            "1.2.840.10008.1.2.4.9", "1.2.840.10008.1.2.4.20")  # fmt: skip
+"""How the UIDs of JPEG, JPEG-LS, JPEG 2000 and HTJ2K begin: what `code_stream` can read."""
+_PIECE = 1 << 24  # bytes of native pixels that are looked at together
 
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
-    """The pixel element of a data set; `fragments` are (begin, end) in `value`, without the offset table."""
+    """The pixel element of a data set.
+
+    `chunks` of native pixels follow one another; of encapsulated ones each is a fragment. `firsts` are the numbers of
+    the fragments that begin a frame, by the Basic Offset Table; empty if there is none that is true.
+    `is_lossy_again` says that frames which were compressed with loss were decoded and compressed once more.
+    """
 
     tag: int
     vr: str
-    value: bytes
-    fragments: tuple[tuple[int, int], ...] | None
+    chunks: tuple[Buffer, ...]
+    is_encapsulated: bool = False
+    firsts: tuple[int, ...] = ()
+    is_lossy_again: bool = False
 
-    def parts(self, syntax: Syntax) -> list[bytes]:
-        """The element as bytes; the value itself is not copied."""
-        if self.fragments is None:
-            odd = len(self.value) & 1
-            return [element_head(self.tag, self.vr, len(self.value) + odd, syntax), self.value, b"\0" * odd]
-        end = struct.pack("<HHL", SEQUENCE_END >> 16, SEQUENCE_END & 0xFFFF, 0)
-        return [element_head(self.tag, self.vr, UNDEFINED, syntax), self.value, end]
+    @property
+    def size_bytes(self) -> int:
+        """Of native pixels, all; of encapsulated ones, without item heads and offset table."""
+        return sum(map(len, self.chunks))
+
+    def parts(self, syntax: Syntax) -> list[Buffer]:
+        """The element as bytes, in pieces; what was not changed is not copied."""
+        if not self.is_encapsulated:
+            size = self.size_bytes
+            return [element_head(self.tag, self.vr, size + size % 2, syntax), *self.chunks, b"\0" * (size % 2)]
+        table = self._offset_table()
+        parts: list[Buffer] = [element_head(self.tag, self.vr, UNDEFINED, syntax), _item(len(table)), table]
+        for chunk in self.chunks:
+            parts += (_item(len(chunk) + len(chunk) % 2), chunk)
+            if len(chunk) % 2:
+                parts.append(b"\0")
+        return [*parts, struct.pack("<HHL", SEQUENCE_END >> 16, SEQUENCE_END & 0xFFFF, 0)]
+
+    def frames(self, count: int) -> list[range]:
+        """Which fragments hold each of `count` frames. Raises Broken if nothing tells."""
+        if count == 1:
+            return [range(len(self.chunks))]
+        if len(self.chunks) == count:
+            return [range(n, n + 1) for n in range(count)]
+        firsts = self.firsts or tuple(n for n, chunk in enumerate(self.chunks) if is_start(chunk))
+        if len(firsts) != count or firsts[0] != 0:
+            raise Broken("fragments that nothing divides into frames")
+        return [range(a, b) for a, b in zip(firsts, (*firsts[1:], len(self.chunks)), strict=True)]
+
+    def between(self, begin: int, end: int) -> Buffer:
+        """Native pixels from byte `begin` to `end`."""
+        found, at = [], 0
+        for chunk in self.chunks:
+            if at < end and at + len(chunk) > begin:
+                found.append(chunk[max(begin - at, 0) : end - at])
+            at += len(chunk)
+        return found[0] if len(found) == 1 else b"".join(found)
+
+    def with_bytes(self, patches: Sequence[tuple[int, bytes]]) -> Pixels:
+        """Native pixels with other bytes from each of these places on; ascending, none over another."""
+        chunks: list[Buffer] = []
+        whole = self.chunks[0] if len(self.chunks) == 1 else None
+        size, at = self.size_bytes, 0
+        for begin, new in patches:
+            if begin > at:
+                chunks.append(self.between(at, begin) if whole is None else whole[at:begin])
+            chunks.append(new)
+            at = begin + len(new)
+        if at < size:
+            chunks.append(self.between(at, size) if whole is None else whole[at:])
+        return replace(self, chunks=tuple(chunks))
+
+    def with_frames(self, count: int, new: Mapping[int, bytes], is_lossy_again: bool = False) -> Pixels:
+        """Encapsulated pixels with other code streams for some frames, each in one fragment."""
+        chunks: list[Buffer] = []
+        firsts: list[int] = []
+        for number, fragments in enumerate(self.frames(count)):
+            firsts.append(len(chunks))
+            chunks += [new[number]] if number in new else [self.chunks[n] for n in fragments]
+        is_lossy_again = is_lossy_again or self.is_lossy_again
+        return replace(self, chunks=tuple(chunks), firsts=tuple(firsts), is_lossy_again=is_lossy_again)
+
+    def _offset_table(self) -> bytes:
+        """Built anew, since it may hold anything; empty where it was, and where it could not be true (PS3.5 A.4)."""
+        ends = np.cumsum([0, *(8 + len(chunk) + len(chunk) % 2 for chunk in self.chunks)])
+        if not self.firsts or ends[-1] > 0xFFFFFFFF:
+            return b""
+        return ends[list(self.firsts)].astype("<u4").tobytes()
 
 
-def take(body: bytes, at: int, syntax: Syntax) -> Pixels | None:
+def take(body: Buffer, at: int, syntax: Syntax) -> Pixels | None:
     """The pixel element at `at`; what follows it is no part of an image. Raises Broken."""
     if at == len(body):
         return None
-    tag, vr, length, start = read_head(body, at, syntax)
+    tag, vr, length, start = _head(body, at, syntax)
     vr = _VR.get(tag, vr if vr in ("OB", "OW") else "OW")
+    body = memoryview(body)
     if length == UNDEFINED:
         if not syntax.encapsulated:
             raise Broken("encapsulated pixels in a native transfer syntax")
-        fragments, end = _fragments(body, start, syntax)
-        return Pixels(tag, "OB", body[start:end], fragments)
+        if syntax.uid != _RLE and not syntax.uid.startswith(_STREAMS):
+            raise Broken("a code stream that cannot be searched for what is no pixel, such as of a video")
+        return _fragments(body, start, syntax)
     if syntax.encapsulated:
         raise Broken("native pixels in an encapsulated transfer syntax")
     if start + length > len(body):
         raise Broken("pixels are cut off")
-    return Pixels(tag, vr, body[start : start + length], None)
+    return Pixels(tag, vr, (body[start : start + length],))
 
 
 def cut(pixels: Pixels, expected_bytes: int) -> Pixels:
     """Native pixels without what lies behind the last one. Raises Broken if some are missing."""
-    if pixels.fragments is not None or len(pixels.value) == expected_bytes:
+    if pixels.is_encapsulated or pixels.size_bytes == expected_bytes:
         return pixels
-    if len(pixels.value) < expected_bytes:
+    if pixels.size_bytes < expected_bytes:
         raise Broken("fewer pixels than the header says")
-    return Pixels(pixels.tag, pixels.vr, pixels.value[:expected_bytes], None)
+    return replace(pixels, chunks=(pixels.between(0, expected_bytes),))
 
 
 def expected_bytes(numbers: Mapping[int, int], photometric: str) -> int:
@@ -77,92 +153,68 @@ def without_bits(pixels: Pixels, mask: int, bits_allocated: int, little: bool) -
     """Native pixels with the bits of `mask`, where overlays of old lie (PS3.5 8.1.2), cleared."""
     if not mask:
         return pixels
-    if pixels.fragments is not None or bits_allocated not in (8, 16, 32):
+    if pixels.is_encapsulated or bits_allocated not in (8, 16, 32):
         raise Broken("overlays inside compressed pixels")
     kind = np.dtype(f"{'<' if little or bits_allocated == 8 else '>'}u{bits_allocated // 8}")
-    values = np.frombuffer(pixels.value, kind)
-    kept = values & kind.type(~mask & (1 << bits_allocated) - 1)
-    return Pixels(pixels.tag, pixels.vr, kept.astype(kind, copy=False).tobytes(), None)
+    bits = kind.type(mask & (1 << bits_allocated) - 1)
+    patches = []
+    for begin in range(0, pixels.size_bytes, _PIECE):
+        values = np.frombuffer(pixels.between(begin, min(begin + _PIECE, pixels.size_bytes)), kind)
+        if (values & bits).any():
+            patches.append((begin, (values & ~bits).astype(kind, copy=False).tobytes()))
+    return pixels.with_bytes(patches) if patches else pixels
 
 
-def without_comments(pixels: Pixels) -> Pixels:
+def without_comments(pixels: Pixels, plane_bytes: int = 0) -> Pixels:
     """Compressed frames whose comments, application segments and tails are blanked in place.
 
-    No length changes, so offsets stay true; a frame that has none of them stays as it is, byte for byte.
+    No length changes; a frame that has none of them stays as it is, byte for byte. `plane_bytes`, Rows times Columns,
+    tells where run lengths end.
     """
-    fragments = pixels.fragments or ()
-    blanks: list[tuple[int, int]] = []
-    for n, (begin, end) in enumerate(fragments):
-        following = fragments[n + 1][0] if n + 1 < len(fragments) else len(pixels.value)
-        is_whole = pixels.value[following : following + 2] in (b"", pixels.value[begin : begin + 2])
-        blanks += _blanks(pixels.value, begin, end, is_whole)
-    if not blanks:
+    if not pixels.is_encapsulated:
         return pixels
-    value = bytearray(pixels.value)
-    for begin, end in blanks:
-        value[begin:end] = bytes(end - begin)
-    return Pixels(pixels.tag, pixels.vr, bytes(value), pixels.fragments)
+    chunks = list(pixels.chunks)
+    firsts = pixels.firsts or tuple(n for n, chunk in enumerate(chunks) if n == 0 or is_start(chunk))
+    if not is_start(chunks[0]):
+        firsts = tuple(range(len(chunks)))  # run lengths: a fragment is a frame (PS3.5 A.4.2)
+    for first, after in zip(firsts, (*firsts[1:], len(chunks)), strict=True):
+        whole = chunks[first] if after == first + 1 else b"".join(chunks[first:after])
+        clean = blanked_stream(whole, plane_bytes)
+        if clean is not whole:
+            for n in range(first, after):
+                chunks[n], clean = clean[: len(chunks[n])], clean[len(chunks[n]) :]
+    return replace(pixels, chunks=tuple(chunks))
 
 
-def _fragments(body: bytes, at: int, syntax: Syntax) -> tuple[tuple[tuple[int, int], ...], int]:
-    found: list[tuple[int, int]] = []
-    begin = at
+def _head(body: Buffer, at: int, syntax: Syntax) -> tuple[int, str, int, int]:
+    tag, vr, length, start = read_head(bytes(body[at : at + 12]), 0, syntax)
+    return tag, vr, length, at + start
+
+
+def _item(length: int) -> bytes:
+    return struct.pack("<HHL", ITEM >> 16, ITEM & 0xFFFF, length)
+
+
+def _fragments(body: memoryview, at: int, syntax: Syntax) -> Pixels:
+    found: list[memoryview] = []
+    starts: list[int] = []
     while True:
-        tag, _, length, start = read_head(body, at, syntax)
-        if tag == SEQUENCE_END and found:
-            return tuple(found[1:]), at  # the first is the Basic Offset Table
+        tag, _, length, start = _head(body, at, syntax)
+        if tag == SEQUENCE_END and len(found) > 1:
+            table, *chunks = found  # the first is the Basic Offset Table
+            return Pixels(0x7FE00010, "OB", tuple(chunks), True, _firsts(table, starts[1:]))
         if tag != ITEM or length == UNDEFINED or start + length > len(body):
             raise Broken("broken fragments")
-        found.append((start - begin, start + length - begin))
+        found.append(body[start : start + length])
+        starts.append(at)
         at = start + length
 
 
-def _blanks(value: bytes, begin: int, end: int, is_whole: bool) -> Iterator[tuple[int, int]]:
-    """What to blank in a fragment: segments of a JPEG or JPEG 2000 head; of a whole frame, what follows its end."""
-    if value.startswith(b"\0\0\0\x0cjP  ", begin, end):
-        raise Broken("a JP2 file with boxes, where a bare code stream should be")
-    if value.startswith(b"\xff\x4f\xff\x51", begin, end):
-        segments, at = _segments(value, begin + 2, end, stop=0x90)
-        yield from (s for marker, s in segments if marker == 0x64 and not _is_encoder(value, *s))
-    elif value.startswith(b"\xff\xd8\xff", begin, end):
-        segments, at = _segments(value, begin + 2, end, stop=0xDA)
-        yield from (s for marker, payload in segments for s in _jpeg_blanks(value, marker, *payload))
-    else:
-        return
-    last = value.rfind(b"\xff\xd9", at, end)
-    if is_whole and last >= 0 and value[last + 2 : end].strip(b"\0"):
-        yield last + 2, end
-
-
-def _segments(value: bytes, at: int, end: int, stop: int) -> tuple[list[tuple[int, tuple[int, int]]], int]:
-    """(marker, (begin, end) of its payload) up to the marker that begins the coded data, and where that is."""
-    found: list[tuple[int, tuple[int, int]]] = []
-    while at + 4 <= end and value[at] == 0xFF and value[at + 1] != stop:
-        if value[at + 1] == 0xFF:  # a fill byte
-            at += 1
-            continue
-        length = int.from_bytes(value[at + 2 : at + 4], "big")
-        if length < 2 or at + 2 + length > end:
-            raise Broken("a broken code stream")
-        found.append((value[at + 1], (at + 4, at + 2 + length)))
-        at += 2 + length
-    return found, at
-
-
-def _jpeg_blanks(value: bytes, marker: int, begin: int, end: int) -> Iterator[tuple[int, int]]:
-    """COM, and APPn but for what decoders need: JFIF (without thumbnail), Adobe's transform, JPEG-LS colour."""
-    if marker == 0xFE or 0xE0 <= marker <= 0xEF:
-        keep = 0
-        for name, size in ((b"JFIF\0", 12), (b"Adobe", 12), (b"mrfx", 5)):
-            if value.startswith(name, begin, end):
-                keep = size
-        begin = min(begin + keep, end)
-        if value[begin:end].strip(b"\0") and not (marker == 0xFE and _is_encoder(value, begin, end)):
-            yield begin, end
-
-
-def _is_encoder(value: bytes, begin: int, end: int) -> bool:
-    """Whether a comment only names the software, or is blank already."""
-    text = value[begin:end]
-    text = text[2:] if text[:2] in (b"\0\0", b"\0\1") else text  # JPEG 2000: registration, then text
-    return not text.strip(b"\0") or _ENCODER.fullmatch(text) is not None
+def _firsts(table: memoryview, starts: Sequence[int]) -> tuple[int, ...]:
+    """The fragments that the Basic Offset Table points at; none if it points elsewhere."""
+    number_at = {start - starts[0]: n for n, start in enumerate(starts)}
+    if len(table) % 4:
+        return ()
+    firsts = [number_at.get(int(offset), -1) for offset in np.frombuffer(table, "<u4")]
+    is_true = firsts[:1] == [0] and all(a < b for a, b in pairwise(firsts))
+    return tuple(firsts) if is_true else ()

@@ -118,7 +118,7 @@ def _copied(data: bytes, pseudonyms: Pseudonyms) -> bytes:
         numbers = _numbers(header, syntax)
         image = pixels.cut(image, pixels.expected_bytes(numbers, texts.photometric_interpretation))
         image = pixels.without_bits(image, _overlay_bits(header, syntax), numbers[0x00280100], syntax.little)
-        parts = pixels.without_comments(image).parts(syntax)
+        parts = [b"".join(pixels.without_comments(image).parts(syntax))]
     copier = _Copier(pseudonyms, syntax, Identity.of(header), table.type_1(texts.sop_class_uid))
     sop_instance_uid = pseudonyms.uid(texts.sop_instance_uid)
     return layout.join(_meta(texts.sop_class_uid, sop_instance_uid, syntax), syntax, [copier.top(header), *parts])

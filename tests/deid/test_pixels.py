@@ -26,7 +26,9 @@ def jpeg(*segments: tuple[int, bytes], tail: bytes = b"") -> bytes:
 def jpeg2000(comment: bytes) -> bytes:
     size = b"\xff\x51" + struct.pack(">H", 41) + bytes(39)
     com = b"\xff\x64" + struct.pack(">HH", len(comment) + 4, 1) + comment
-    return b"\xff\x4f" + size + com + b"\xff\x90" + bytes(range(100)) + b"\xff\xd9"
+    data = b"\xff\x93" + bytes(range(100))
+    part = b"\xff\x90" + struct.pack(">HHLBB", 10, 0, 12 + len(data), 0, 1) + data
+    return b"\xff\x4f" + size + com + part + b"\xff\xd9"
 
 
 def compressed(film: Dataset, syntax: str, *frames: bytes) -> bytes:
