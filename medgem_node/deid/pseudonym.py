@@ -109,18 +109,17 @@ class Pseudonyms:
 class NotedPseudonyms(Pseudonyms):
     """Pseudonyms that note what they stood for, as it was asked: what a crosswalk is written from.
 
-    One for each job. `patients` and `patient_days` stand by ID and issuer, `study_days` by Study Instance UID.
+    One for each job, with a copier of its own: a UID that a copier remembers from before is not asked for again.
+    `patients` stand by ID and issuer.
     """
 
-    __slots__ = ("accessions", "patient_days", "patients", "study_days", "uids")
+    __slots__ = ("accessions", "patients", "uids")
 
     def __init__(self, key: bytes) -> None:
         super().__init__(key)
         self.uids: dict[str, str] = {}
         self.patients: dict[tuple[str, str], str] = {}
         self.accessions: dict[str, str] = {}
-        self.patient_days: dict[tuple[str, str], int] = {}
-        self.study_days: dict[str, int] = {}
 
     def uid(self, original: str) -> str:
         """`Pseudonyms.uid`, noted."""
@@ -138,15 +137,6 @@ class NotedPseudonyms(Pseudonyms):
         """`Pseudonyms.accession`, noted."""
         made = super().accession(original)
         self.accessions[original.strip("\0 ")] = made
-        return made
-
-    def days(self, patient_id: str, issuer: str = "", study_instance_uid: str = "") -> int:
-        """`Pseudonyms.days`, noted."""
-        made = super().days(patient_id, issuer, study_instance_uid)
-        if patient_id.strip("\0 "):
-            self.patient_days[patient_id.strip("\0 "), issuer.strip("\0 ")] = made
-        else:
-            self.study_days[study_instance_uid.strip("\0 ")] = made
         return made
 
 

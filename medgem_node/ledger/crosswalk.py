@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import logging
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ from sqlalchemy.engine import Engine
 from medgem_node.errors import ConfigError, MedgemError
 from medgem_node.ledger.tables import crosswalk as table
 from medgem_node.ledger.tables import crosswalk_patient as patients
+
+log = logging.getLogger(__name__)
 
 _NONCE_BYTES = 12
 _MANY = 500
@@ -66,7 +69,7 @@ class RecordEvent(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A pseudonym and its original; `days` by which the dates were shifted, where they were."""
+    """A pseudonym and its original; `days` by which dates are shifted, where a profile lets them stay."""
 
     kind: Kind
     pseudonym: str
@@ -276,9 +279,11 @@ class Crosswalk:
         if self._write.dialect.name == "sqlite":
             connection = self._write.raw_connection()
             try:
-                connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                is_busy, *_ = connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             finally:
                 connection.close()
+            if is_busy:
+                log.warning("somebody reads the ledger: what was erased stands in its -wal file until the node stops")
 
 
 _DOMAINS = {Kind.PATIENT: Kind.PATIENT, Kind.ACCESSION: Kind.ACCESSION}  # every other kind is a UID, and sought as one

@@ -150,9 +150,7 @@ def test_noted_pseudonyms_are_the_same_and_say_what_they_stood_for(pseudonyms: P
     noted = NotedPseudonyms(b"k" * 32)
 
     made = noted.uid("1.2.3\0"), noted.patient_id("42 ", "A"), noted.accession("7")
-    shifts = noted.days("42", "A", "1.2"), noted.days("", "", "1.2")
 
     assert made == (pseudonyms.uid("1.2.3"), pseudonyms.patient_id("42", "A"), pseudonyms.accession("7"))
     assert (noted.uids, noted.accessions) == ({"1.2.3": made[0]}, {"7": made[2]})
     assert noted.patients == {("42", "A"): made[1]}
-    assert (noted.patient_days, noted.study_days) == ({("42", "A"): shifts[0]}, {"1.2": shifts[1]})

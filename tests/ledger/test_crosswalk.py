@@ -1,4 +1,5 @@
 import json
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -245,6 +246,24 @@ def test_erasing_leaves_neither_data_key_nor_digest_nor_ciphertext_on_the_disk(
 
     left = [secret for secret in secrets if secret in stored(tmp_path)]
     assert left == []
+
+
+def test_whoever_reads_during_an_erasure_delays_it_and_the_log_says_so(
+    tmp_path: Path, ring: KeyRing, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("medgem_node.ledger.ledger._PRAGMAS", ("journal_mode=WAL", "busy_timeout=50"))
+    ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
+    crosswalk = Crosswalk(ledger.engine, ring, Audit(ledger.engine).record)
+    crosswalk.record("key of Z", STUDY_LINKS, 1, NOON)
+
+    with sqlite3.connect(tmp_path / "ledger.sqlite", isolation_level=None) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM crosswalk").fetchone()
+        assert crosswalk.erase(ASKING, "key of Z") == 4
+    reader.close()
+
+    assert "-wal file" in caplog.text
+    ledger.close()
 
 
 def test_ciphertexts_of_a_backup_are_of_no_use_without_the_erased_key(crosswalk: Crosswalk, ledger: Ledger) -> None:
