@@ -76,7 +76,7 @@ class Head:
 def skull_share(volume: NDArray[np.float32], head: Head) -> float:
     """How much of the upper neurocranium bone covers, seen from above (CT)."""
     z, y, x = (_along(volume.shape, n) - head.centre[n] for n in range(3))
-    bone = (volume > 250).any(axis=0, where=(z > 0)[:, None, None])
+    bone = np.max(volume[z > 0], axis=0, initial=-1024.0) > 250
     roof = ((y / head.radii[1]) ** 2)[:, None] + ((x / head.radii[2]) ** 2)[None, :] < 0.8
     return float(bone[roof].mean())
 
@@ -96,8 +96,7 @@ def depth_map(volume: NDArray[np.float32], threshold: float) -> NDArray[np.float
     """How far from the front a ray runs to the first 4 mm of tissue, (z, x); infinite where it meets none."""
     tissue = volume > threshold
     tissue = tissue[:, :-1] & tissue[:, 1:]
-    first = tissue.argmax(axis=1).astype(np.float32)
-    first[~tissue.any(axis=1)] = np.inf
+    first: NDArray[np.float32] = np.where(tissue.any(axis=1), tissue.argmax(axis=1), np.inf).astype(np.float32)
     return first
 
 
@@ -196,13 +195,13 @@ def _brain(
     """The ellipsoid that a brain of this head fills, with what hangs together with its core behind bone or CSF."""
     core = _ellipsoid(inside.shape, centre, radii, -12.0)
     prior = _ellipsoid(inside.shape, centre, radii, 0.0)
-    limit = _ellipsoid(inside.shape, centre, radii, 10.0)
+    limit = _ellipsoid(inside.shape, centre, radii, 10.0 if is_ct else 8.0)
     if is_ct:
         soft = (volume > -60) & (volume < 180)
-        reach = 4.0 / STEP_MM
     else:
-        soft = volume > 0.5 * float(np.median(volume[core])) if core.any() else inside
-        reach = 4.0 / STEP_MM
+        usual = float(np.median(volume[core])) if core.any() else 0.0
+        soft = (volume > 0.5 * usual) & (volume < 1.6 * usual)  # fat, as in the orbits, is brighter in most
+    reach = 4.0 / STEP_MM
     deep = ~within(~(soft & inside), reach) & limit
     grown = within(connected(core & deep, deep), reach + 1) & limit
     brain: Mask = (prior | grown) & inside

@@ -18,7 +18,11 @@ from medgem_node import part10
 
 AIR, FAT, SOFT, BONE, GREY, WHITE, CSF, EYE, PLASTIC = range(9)
 _HU = np.array([-1000, -90, 45, 950, 38, 30, 8, 15, 120], np.float32)
-_T1 = np.array([0, 620, 260, 40, 330, 450, 90, 110, 0], np.float32)
+_MR = {
+    "T1": np.array([0, 620, 260, 40, 330, 450, 90, 110, 0], np.float32),
+    "T2": np.array([0, 420, 130, 30, 330, 240, 900, 950, 0], np.float32),
+    "fat-saturated": np.array([0, 90, 200, 30, 330, 240, 900, 950, 0], np.float32),
+}
 Points = NDArray[np.float32]
 
 
@@ -53,6 +57,7 @@ class Scan:
     high_mm: float = 112.0
     prone: bool = False
     noise: float = 0.0
+    contrast: str = "T1"  # of MR
     body_part: str = "HEAD"
     gantry_degrees: float = 0.0
     depth_mm: float = 250.0  # of a sagittal or coronal stack
@@ -131,7 +136,7 @@ def series(scan: Scan, pose: Pose | None = None, seed: int = 0) -> tuple[list[Da
         points = np.float32(grid + position)
         head = pose.to_head(points)
         table = (-118.0 if scan.prone else 112.0) if scan.modality == "CT" else None
-        values = (_HU if scan.modality == "CT" else _T1)[tissue(head, table, points)]
+        values = (_HU if scan.modality == "CT" else _MR[scan.contrast])[tissue(head, table, points)]
         if scan.noise:
             values = values + rng.normal(0, scan.noise, values.shape)
             values = np.abs(values + 1j * rng.normal(0, scan.noise, values.shape)) if scan.modality == "MR" else values
