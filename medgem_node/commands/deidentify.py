@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -21,10 +22,18 @@ if TYPE_CHECKING:
     from medgem_node.deid.folder import Report
     from medgem_node.deid.keyring import KeyRing
     from medgem_node.deid.options import Profile
-    from medgem_node.deid.pseudonym import NotedPseudonyms, Pseudonyms
+    from medgem_node.deid.pseudonym import Pseudonyms
 
 _WHOSE = ("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate")
-_KINDS = {"StudyInstanceUID": "study", "SeriesInstanceUID": "series", "SOPInstanceUID": "instance"}
+_LINKED = {
+    "PatientID": "patient",
+    "AccessionNumber": "accession",
+    "StudyInstanceUID": "study",
+    "SeriesInstanceUID": "series",
+    "SOPInstanceUID": "instance",
+    "FrameOfReferenceUID": "uid",
+}
+"""What the crosswalk knows of a copy, by its kinds; other UIDs are made again from the originals."""
 
 
 def add(command: Command) -> None:
@@ -70,28 +79,39 @@ def _run(options: argparse.Namespace, profile: Profile) -> Report:
     from medgem_node.deid.deidentifier import Deidentifier
     from medgem_node.deid.folder import deidentify_folder
     from medgem_node.deid.keyring import KeyRing
+    from medgem_node.deid.options import Option
 
     config = configured(options)
     config.data.mkdir(parents=True, exist_ok=True, mode=0o700)
     ring, now = KeyRing.open(config.key_file), datetime.now(UTC).astimezone()
-    epoch, noted = ring.noted()
+    epoch, pseudonyms = ring.epoch, ring.current()
+    has_shift = Option.RETAIN_MODIFIED_DATES in profile.options
+
+    def note(original: str, copy: str) -> list[Any]:
+        return _links(original, copy, pseudonyms, ring.node, has_shift)
+
     with _bar() as progress:
         report = deidentify_folder(
             options.input,
             options.output,
-            Deidentifier(noted if options.crosswalk else ring.current(), profile),
-            ring.current(),
+            Deidentifier(pseudonyms, profile),
+            pseudonyms,
             profile,
             now=now,
-            processes=options.processes or len(os.sched_getaffinity(0)),
+            processes=options.processes or _cores(),
             certifies=bool(options.report or options.certificates),
             masks_of=_face_masks,
-            note=(lambda path: _links(path, noted, ring.node)) if options.crosswalk else None,
+            note=note if options.crosswalk else None,
             progress=progress,
         )
     if options.crosswalk:
-        _record(report.notes, epoch, now, ring, config)
+        _record(report.notes(), epoch, now, ring, config)
     return report
+
+
+def _cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _face_masks(instances: Sequence[bytes], seed: int) -> Mapping[str, Any]:
@@ -100,23 +120,23 @@ def _face_masks(instances: Sequence[bytes], seed: int) -> Mapping[str, Any]:
     return face_masks(instances, seed)
 
 
-def _links(path: str, noted: NotedPseudonyms, node: Pseudonyms) -> list[Any]:
-    """Whose an original is, as the ledger knows patients, and every link that was made for its copy."""
+def _links(original: str, copy: str, pseudonyms: Pseudonyms, node: Pseudonyms, has_shift: bool) -> list[Any]:
+    """Whose an original is, as the ledger knows patients, and what stands for what in its copy."""
     from pydicom import dcmread
 
     from medgem_node.inbox import patient
 
-    header = dcmread(path, stop_before_pixels=True, specific_tags=[*_WHOSE, *_KINDS])
-    kinds = {str(header.get(keyword)): kind for keyword, kind in _KINDS.items()}
-    days = next(iter((noted.patient_days | noted.study_days).values()), None)
-    links = [
-        *((kinds.get(uid, "uid"), made, uid, "", None) for uid, made in noted.uids.items() if uid != made),
-        *(("accession", made, number, "", None) for number, made in noted.accessions.items()),
-        *(("patient", made, *original, days) for original, made in noted.patients.items()),
-    ]
-    for kept in (noted.uids, noted.accessions, noted.patients, noted.patient_days, noted.study_days):
-        kept.clear()
-    return [node.digest("patient", patient(header)), links]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they quote values
+        wanted = [*_WHOSE, *_LINKED]
+        before, after = (dcmread(path, stop_before_pixels=True, specific_tags=wanted) for path in (original, copy))
+        whose = patient(before)
+        said = {keyword: tuple(str(d.get(keyword) or "") for d in (after, before)) for keyword in wanted}
+    patient_id, issuer = said["PatientID"][1], said["IssuerOfPatientID"][1]
+    days = pseudonyms.days(patient_id, issuer, said["StudyInstanceUID"][1]) if has_shift else None
+    links = [(kind, *said[k], issuer if kind == "patient" else "", days if kind == "patient" else None)
+             for k, kind in _LINKED.items() if all(said[k]) and said[k][0] != said[k][1]]  # fmt: skip
+    return [node.digest("patient", whose), links]
 
 
 def _record(notes: Sequence[Any], epoch: int, now: datetime, ring: KeyRing, config: Config) -> None:

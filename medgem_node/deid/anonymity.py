@@ -10,6 +10,7 @@ Sweeney 2002, doi:10.1142/S0218488502001648.
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -54,7 +55,9 @@ def patients(folder: Path, names: Iterable[str], keywords: Sequence[str]) -> lis
     values: dict[tuple[str, ...], dict[str, set[str]]] = defaultdict(lambda: {keyword: set() for keyword in keywords})
     wanted = ["PatientID", "IssuerOfPatientID", "StudyInstanceUID", *keywords]
     for name in names:
-        header = dcmread(folder / name, stop_before_pixels=True, specific_tags=wanted)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what a stranger's header breaks, its copy may break too
+            header = dcmread(folder / name, stop_before_pixels=True, specific_tags=wanted)
         patient_id = str(header.get("PatientID") or "")
         issuer = str(header.get("IssuerOfPatientID") or "")
         key = (patient_id, issuer) if patient_id else (str(header.get("StudyInstanceUID") or ""),)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -23,12 +24,13 @@ from medgem_node.errors import CannotDeidentify, LeakFound, MedgemError
 Status = Literal["written", "held", "not DICOM"]
 MasksOf = Callable[[Sequence[bytes], int], Mapping[str, Any]]
 """The files of a series and a seed -> original SOP Instance UID -> what is blanked in it; raises CannotDeidentify."""
-Note = Callable[[str], Any]
-"""Asked with the path of each original when its copy is made; what a crosswalk is to know of it, as JSON holds it."""
+Note = Callable[[str, str], Any]
+"""Asked with the paths of each original and its copy; what a crosswalk is to know of it, as JSON holds it."""
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 _BARE = re.compile(rb"[\2\x08]\0[\0-\xff]\0(?:[A-Z]{2}|[\0-\xff]{2}\0\0)|\0[\2\x08]\0[\0-\xff][A-Z]{2}")
 _HEAD_BYTES = 1024  # holds the file meta information that we write
+_META_INSTANCE = re.compile(rb"\x02\0\x03\0UI[\0-\x40]\0([0-9.]+)")
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 
 
@@ -44,6 +46,7 @@ class Outcome(NamedTuple):
     sha256: str = ""
     pixels: str = ""
     instead: Mapping[str, str] = {}
+    note: Any = None
     alarm: Literal["", "leak", "full"] = ""
     """A leak stops its study; a full disk stops the run."""
 
@@ -72,7 +75,6 @@ class Copyist(Member):
     certifies: bool = False
     masks_of: MasksOf | None = None
     note: Note | None = None
-    _notes: list[Any] = field(default_factory=list)
     _deeds: dict[str, Deeds] = field(default_factory=dict)
     _folders: dict[str, set[str]] = field(default_factory=dict)
 
@@ -95,12 +97,11 @@ class Copyist(Member):
                 self._withdraw(outcome)
             yield outcome
 
-    def gathered(self) -> list[Any]:
-        """What was done to which study since the last call, and what was noted of originals."""
+    def gathered(self) -> dict[str, list[Any]]:
+        """What was done to which study since the last call."""
         deeds = {uid: each.to_json() for uid, each in self._deeds.items()}
-        notes, self._notes = self._notes, []
         self._deeds.clear()
-        return [deeds, notes]
+        return deeds
 
     def _outcome(self, number: int, masks: Mapping[str, Any]) -> Outcome:
         name = self.names[number]
@@ -124,17 +125,15 @@ class Copyist(Member):
         copy = self.deidentifier.copy(original.data, mask)
         uids = (copy.sop_instance_uid, copy.study_instance_uid)
         written, instead = self.file_names.written(name, copy.identity.is_named_in, uids)
-        if self.note is not None:
-            self._notes.append(self.note(f"{self.source}/{name}"))
         self._place(written, copy, original)
+        note = self.note(f"{self.source}/{name}", f"{self.target}/{written}") if self.note is not None else None
         sha256 = ""
         if self.certifies:
             sha256 = file_copy.sha256(copy.parts, original)
             deeds = self._deeds.setdefault(copy.study_instance_uid, Deeds())
             deeds.add(copy.changes, copy.pixels, copy.done.claimed)
-        return Outcome(
-            number, "written", "", written, copy.study_instance_uid, copy.sop_instance_uid, sha256, copy.pixels, instead
-        )
+        study, instance = copy.study_instance_uid, copy.sop_instance_uid
+        return Outcome(number, "written", "", written, study, instance, sha256, copy.pixels, instead, note)
 
     def _place(self, name: str, copy: Copy, original: Original) -> None:
         folder, _, last = f"/{name}".rpartition("/")
@@ -155,14 +154,14 @@ class Copyist(Member):
         return set(os.listdir(folder))
 
     def _withdraw(self, outcome: Outcome) -> None:
-        """Remove the copy that an earlier run made of a file that is held now."""
+        """Remove the copy that an earlier run made of a file that is held now, whichever name it got."""
         name = self.names[outcome.number]
-        path = f"{self.target}/{name}"
-        if os.path.exists(path):
-            uid = original_uids(f"{self.source}/{name}")[2]
-            with suppress(OSError):
-                if uid and is_copy_of(path, (uid, self.pseudonyms.uid(uid))):
-                    os.unlink(path)
+        for path in (f"{self.target}/{possible}" for possible in self.file_names.possible(name)):
+            if os.path.exists(path):
+                uid = original_uids(f"{self.source}/{name}")[2]
+                with suppress(OSError):
+                    if uid and is_copy_of(path, (uid, self.pseudonyms.uid(uid))):
+                        os.unlink(path)
 
     def _masks(self, numbers: Sequence[int]) -> Mapping[str, Any]:
         """What is blanked in the images of a series. Raises CannotDeidentify, OSError."""
@@ -182,11 +181,14 @@ class Copyist(Member):
         return uid if self.file_names.keeps_uids else self.pseudonyms.uid(uid)
 
 
-def is_copy_of(path: str, sop_instance_uids: Sequence[str]) -> bool:
-    """Whether a file is a copy that this software made of one of these instances. Raises OSError."""
+def is_copy_of(path: str, sop_instance_uids: Sequence[str] | None = None) -> bool:
+    """Whether a file is a copy that this software made, of one of these instances if they are named. Raises OSError."""
     with open(path, "rb", buffering=0) as file:
         head = file.read(_HEAD_BYTES)
-    return IMPLEMENTATION_CLASS_UID.encode() in head and any(uid.encode() in head for uid in sop_instance_uids)
+    found = _META_INSTANCE.search(head)
+    if found is None or IMPLEMENTATION_CLASS_UID.encode() not in head:
+        return False
+    return sop_instance_uids is None or found[1].decode() in sop_instance_uids
 
 
 def original_uids(path: str) -> tuple[str, str, str]:
@@ -194,8 +196,10 @@ def original_uids(path: str) -> tuple[str, str, str]:
     from pydicom import dcmread  # half a second, for the few who ask
 
     try:
-        header = dcmread(path, stop_before_pixels=True, specific_tags=list(_UIDS))
-        study, series, instance = (str(header.get(keyword) or "").strip("\0 ") for keyword in _UIDS)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they quote values
+            header = dcmread(path, stop_before_pixels=True, specific_tags=list(_UIDS))
+            study, series, instance = (str(header.get(keyword) or "").strip("\0 ") for keyword in _UIDS)
     except Exception:  # an edge: a stranger's header
         return "", "", ""
     return study, series, instance

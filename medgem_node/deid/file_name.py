@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from medgem_node.deid.pseudonym import Pseudonyms
@@ -11,6 +12,7 @@ from medgem_node.deid.pseudonym import Pseudonyms
 _UID = re.compile(r"(?<![0-9])(?<![0-9]\.)[0-2](?:\.[0-9]+){2,}|(?<![0-9])[0-2](?:(?:_[0-9]+){4,}|(?:-[0-9]+){4,})")
 _SURELY_UID = re.compile(r"[0-2](?:\.[0-9]+){4,}")  # with fewer numbers a version, unless it is one of the header's
 _LONG = 20  # characters from which numbers between dashes are a UID
+_MOST_NAMES = 1024
 _SUFFIX = re.compile(r"(?i)\.(?:dcm|dicom|dic|ima|img|acr)\Z")
 
 IsNamed = Callable[[str], bool]
@@ -37,6 +39,14 @@ class FileNames:
             if (made := self._component(component, is_named, uids)) != component:
                 instead[component] = made
         return renamed(name, instead), instead
+
+    def possible(self, name: str) -> Iterator[str]:
+        """Every name that a copy may have had, for somebody who does not know whom the name tells of."""
+        choices = []
+        for component in name.split("/"):
+            kept = self._component(component, lambda _: False, ())
+            choices.append((kept, self._component(component, lambda _: True, ())))
+        return itertools.islice(map("/".join, itertools.product(*choices)), _MOST_NAMES)
 
     def _component(self, component: str, is_named: IsNamed, uids: Collection[str]) -> str:
         """The component itself; with pseudonyms for its UIDs; or, if it names somebody, a digest under the key."""

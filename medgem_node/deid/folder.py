@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -30,6 +31,7 @@ from medgem_node.errors import ConfigError
 LEAK = "the proof found something of the patient in a copy of this study, so all of the study is held"
 _NO_ROOM = "not tried: there is no room for copies, or they may not be written"
 _DRAFTS = ".partial-"
+_CLOCK_SECONDS = 2.0  # by which the clock of a file server may lag
 _MOST_AT_ONCE = 32  # files of a task: few enough that all end together, enough that a series stays with one process
 
 
@@ -43,8 +45,11 @@ class Report:
     certificates: dict[str, dict[str, Any]] = field(default_factory=dict)
     """By pseudonymous Study Instance UID."""
     alerts: list[str] = field(default_factory=list)
-    notes: list[Any] = field(default_factory=list)
     is_full: bool = False
+
+    def notes(self) -> list[Any]:
+        """What was noted of the originals that have a copy."""
+        return [outcome.note for outcome in self.outcomes if outcome.status == "written"]
 
     def count(self, status: str) -> int:
         """How many files have this status."""
@@ -90,7 +95,7 @@ def deidentify_folder(
     masks_of
         What is blanked in the images of a series; asked if the profile cleans recognizable features.
     note
-        Asked of each original that has a copy; the answers are in the report, for a crosswalk.
+        Asked of each original and its copy; the answers are in the report, for a crosswalk.
     progress
         Told how many files are done, and how many there are.
 
@@ -103,9 +108,9 @@ def deidentify_folder(
     inside = os.path.realpath(target)
     by_series = Option.CLEAN_RECOGNIZABLE_VISUAL_FEATURES in profile.options and masks_of is not None
     tasks = _series(root, names) if by_series else _chunks(len(names), processes)
-    run = _Run(inside, names)
+    file_names = FileNames(pseudonyms, Option.RETAIN_UIDS in profile.options)
+    run = _Run(inside, names, file_names, time.time())
     with _drafts(inside) as drafts:
-        file_names = FileNames(pseudonyms, Option.RETAIN_UIDS in profile.options)
         copyist = Copyist(root, inside, drafts, names, deidentifier, pseudonyms, file_names, certifies, masks_of, note)
         try:
             with closing(shared_out(tasks, lambda: copyist, processes)) as answers:
@@ -125,11 +130,12 @@ class _Run:
 
     target: str
     names: Sequence[str]
+    file_names: FileNames
+    began: float
     outcomes: dict[int, Outcome] = field(default_factory=dict)
     deeds: dict[str, Deeds] = field(default_factory=lambda: defaultdict(Deeds))
     instead: dict[str, str] = field(default_factory=dict)
     stopped: dict[str, str] = field(default_factory=dict)
-    notes: list[Any] = field(default_factory=list)
     is_full: bool = False
 
     def hear(self, said: Message | Died) -> None:
@@ -137,13 +143,16 @@ class _Run:
         if isinstance(said, Died):
             for number in said.numbers:
                 self.outcomes[number] = Outcome(number, "held", said.how)
+                for name in self.file_names.possible(self.names[number]):
+                    with suppress(OSError):
+                        if self._is_of_this_run(f"{self.target}/{name}"):
+                            os.unlink(f"{self.target}/{name}")
             return
-        answers, (deeds, notes) = said
+        answers, deeds = said
         for answer in answers:
             self._take(Outcome(*answer))
         for study, done in deeds.items():
             self.deeds[study].join(Deeds.from_json(done))
-        self.notes += notes
 
     def settle(self) -> None:
         """Take another name for every component that was found to name somebody, in whichever file."""
@@ -164,7 +173,7 @@ class _Run:
             for uid, files in sorted(written.items())
             if now is not None
         }
-        return Report(profile, self.names, outcomes, certificates, [*self.stopped.values()], self.notes, self.is_full)
+        return Report(profile, self.names, outcomes, certificates, [*self.stopped.values()], self.is_full)
 
     def _take(self, outcome: Outcome) -> None:
         self.instead.update(outcome.instead)
@@ -179,8 +188,13 @@ class _Run:
             outcome = self._taken_back(outcome)
         self.outcomes[outcome.number] = outcome
 
+    def _is_of_this_run(self, path: str) -> bool:
+        """Whether a process that died may have written it: its last word on the file was lost."""
+        return os.stat(path).st_mtime >= self.began - _CLOCK_SECONDS and is_copy_of(path)
+
     def _taken_back(self, outcome: Outcome) -> Outcome:
-        os.unlink(f"{self.target}/{outcome.copy}")
+        with suppress(FileNotFoundError):
+            os.unlink(f"{self.target}/{outcome.copy}")
         return Outcome(outcome.number, "held", LEAK, study_instance_uid=outcome.study_instance_uid)
 
     def _moved(self, outcome: Outcome, name: str) -> Outcome:

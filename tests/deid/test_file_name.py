@@ -55,5 +55,15 @@ def test_uids_stay_where_the_profile_keeps_them() -> None:
     assert FileNames(PSEUDONYMS, keeps_uids=True).written(name, named(), ())[0] == name  # type: ignore[arg-type]
 
 
+def test_the_names_that_a_copy_may_have_had_hold_the_one_that_it_got() -> None:
+    name = f"Doe_John/CT.{UID}.dcm"
+
+    possible = list(NAMES.possible(name))
+
+    assert len(possible) == 4
+    assert written(name, "doe") in possible
+    assert written(name) in possible
+
+
 def test_a_name_beside_a_uid_is_found() -> None:
     assert "doe" not in written(f"doe_{UID}.dcm", "doe")
