@@ -203,19 +203,19 @@ def _sampled(
     cubes = np.full((len(heights), len(y), len(x)), air, np.float32)
     known = np.zeros(cubes.shape, bool)
     numbers = np.arange(len(depths), dtype=np.float64)
-    plane_mm = np.stack(np.broadcast_arrays(x[None, :], y[:, None], 0.0), axis=-1)
+    directions = (normal, down / (down @ down), across / (across @ across))
+    level_parts = [x[None, :] * d[0] + y[:, None] * d[1] for d in directions]
+    starts = [positions @ d for d in directions]
     for level, z in enumerate(heights):
-        points = plane_mm + np.array([0.0, 0.0, z])
-        depth = points @ normal
+        depth, row, column = (part + z * d[2] for part, d in zip(level_parts, directions, strict=True))
+        inside = (depth >= depths[0] - 0.6 * STEP_MM) & (depth <= depths[-1] + 0.6 * STEP_MM)
         number = np.interp(depth, depths, numbers)
-        k = np.minimum(number.astype(np.intp), len(depths) - 2)
-        part = (number - k).astype(np.float32)
-        starts = positions[k] + part[..., None] * (positions[k + 1] - positions[k])
-        r = np.rint((points - starts) @ down / (down @ down)).astype(np.intp)
-        c = np.rint((points - starts) @ across / (across @ across)).astype(np.intp)
-        inside = (r >= 0) & (r < values.shape[1]) & (c >= 0) & (c < values.shape[2])
-        inside &= (depth >= depths[0] - 0.6 * STEP_MM) & (depth <= depths[-1] + 0.6 * STEP_MM)
-        k, r, c, part = k[inside], r[inside], c[inside], part[inside]
+        r = np.rint(row - np.interp(number, numbers, starts[1])).astype(np.intp)
+        c = np.rint(column - np.interp(number, numbers, starts[2])).astype(np.intp)
+        inside &= (r >= 0) & (r < values.shape[1]) & (c >= 0) & (c < values.shape[2])
+        k = np.minimum(number.astype(np.intp), len(depths) - 2)[inside]
+        part = (number[inside] - k).astype(np.float32)
+        r, c = r[inside], c[inside]
         cubes[level][inside] = values[k, r, c] * (1 - part) + values[k + 1, r, c] * part
         known[level] = inside
     return cubes, known

@@ -76,9 +76,10 @@ def _runs(allowed: Mask, axis: int) -> NDArray[np.int32]:
 
 def _nearest_along(squared: NDArray[np.int16], axis: int, reach: int) -> NDArray[np.int16]:
     turned = np.moveaxis(squared, axis, 0)
-    nearest = turned.copy()
+    nearest = squared.copy()
+    aim, buffer = np.moveaxis(nearest, axis, 0), np.moveaxis(np.empty_like(squared), axis, 0)
     for step in range(1, min(reach, len(turned) - 1) + 1):
-        cost = np.int16(step * step)
-        np.minimum(nearest[step:], turned[:-step] + cost, out=nearest[step:])
-        np.minimum(nearest[:-step], turned[step:] + cost, out=nearest[:-step])
-    return np.moveaxis(nearest, 0, axis)
+        farther = np.add(turned, np.int16(step * step), out=buffer)
+        np.minimum(aim[step:], farther[:-step], out=aim[step:])
+        np.minimum(aim[:-step], farther[step:], out=aim[:-step])
+    return nearest

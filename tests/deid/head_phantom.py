@@ -60,28 +60,31 @@ class Scan:
     contrast: str = "T1"  # of MR
     body_part: str = "HEAD"
     gantry_degrees: float = 0.0
-    depth_mm: float = 250.0  # of a sagittal or coronal stack
+    depth_mm: float = 204.0  # of a sagittal stack
+    width_mm: float = 204.0  # right to left
 
     def frames(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], int, int]:
         """Positions of the first pixels, directions across and down, rows, columns."""
-        width = int(256 / self.pixel_mm)
+        length, width = int(256 / self.pixel_mm), int(self.width_mm / self.pixel_mm)
+        left = self.width_mm / 2
         height = int((self.high_mm - self.low_mm) / self.pixel_mm)
         if self.plane == "axial":
             sign = -1.0 if self.prone else 1.0
             across, down = np.array([sign, 0, 0]), np.array([0, sign, 0])
             z = np.arange(self.low_mm, self.high_mm, self.slice_mm)
-            positions = np.stack([np.full(len(z), -128.0 * sign), np.full(len(z), -128.0 * sign), z], axis=1)
+            positions = np.stack([np.full(len(z), -left * sign), np.full(len(z), -128.0 * sign), z], axis=1)
             if self.gantry_degrees:
                 t = np.radians(self.gantry_degrees)
                 down = np.array([0, sign * np.cos(t), sign * np.sin(t)])
-            return positions, across, down, width, width
-        steps = np.arange(-self.depth_mm / 2, self.depth_mm / 2, self.slice_mm)
+            return positions, across, down, length, width
+        reach = self.depth_mm / 2 if self.plane == "sagittal" else 128.0
+        steps = np.arange(-reach, reach, self.slice_mm)
         n = len(steps)
         down = np.array([0, 0, -1.0])
         if self.plane == "sagittal":
             positions = np.stack([steps, np.full(n, -128.0), np.full(n, self.high_mm)], axis=1)
-            return positions, np.array([0, 1.0, 0]), down, height, width
-        positions = np.stack([np.full(n, -128.0), steps, np.full(n, self.high_mm)], axis=1)
+            return positions, np.array([0, 1.0, 0]), down, height, length
+        positions = np.stack([np.full(n, -left), steps, np.full(n, self.high_mm)], axis=1)
         return positions, np.array([1.0, 0, 0]), down, height, width
 
 
@@ -119,19 +122,35 @@ def in_brain(p: Points) -> NDArray[np.bool_]:
     return cerebrum | stem
 
 
+def in_head(p: Points) -> NDArray[np.bool_]:
+    """The head, with what air lies in it."""
+    return _skin(np.abs(p[..., 0]), p[..., 1], p[..., 2], 0.0)
+
+
 def in_face(p: Points) -> NDArray[np.bool_]:
-    """Whether points of the skin belong to what is recognised: brows to chin, before the ears."""
-    inside: NDArray[np.bool_] = (p[..., 1] < -45) & (p[..., 2] < -22) & (p[..., 2] > -126)
-    return inside
+    """The outer 4 mm of what is recognised: brows to chin, before the ears."""
+    x, y, z = np.abs(p[..., 0]), p[..., 1], p[..., 2]
+    skin = _skin(x, y, z, 0.0) & ~_skin(x, y, z, 4.0)
+    face: NDArray[np.bool_] = skin & (y < -45) & (z < -22) & (z > -126)
+    return face
 
 
-def series(scan: Scan, pose: Pose | None = None, seed: int = 0) -> tuple[list[Dataset], list[NDArray[np.bool_]]]:
-    """Images and, for each, where the brain is."""
+@dataclass(frozen=True)
+class Truth:
+    """Of one image: where brain, skin of the face and head are."""
+
+    brain: NDArray[np.bool_]
+    face: NDArray[np.bool_]
+    head: NDArray[np.bool_]
+
+
+def series(scan: Scan, pose: Pose | None = None, seed: int = 0) -> tuple[list[Dataset], list[Truth]]:
+    """Images and the truth of each."""
     pose = pose or Pose()
     positions, across, down, rows, columns = scan.frames()
     grid = np.arange(rows)[:, None, None] * down * scan.pixel_mm + np.arange(columns)[:, None] * across * scan.pixel_mm
     rng = np.random.default_rng(seed)
-    images, brains = [], []
+    images, truths = [], []
     for number, position in enumerate(positions, 1):
         points = np.float32(grid + position)
         head = pose.to_head(points)
@@ -141,8 +160,8 @@ def series(scan: Scan, pose: Pose | None = None, seed: int = 0) -> tuple[list[Da
             values = values + rng.normal(0, scan.noise, values.shape)
             values = np.abs(values + 1j * rng.normal(0, scan.noise, values.shape)) if scan.modality == "MR" else values
         images.append(_image(scan, number, position, across, down, values))
-        brains.append(in_brain(head))
-    return images, brains
+        truths.append(Truth(in_brain(head), in_face(head), in_head(head)))
+    return images, truths
 
 
 def encoded(images: list[Dataset]) -> list[bytes]:
