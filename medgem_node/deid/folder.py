@@ -40,6 +40,7 @@ class Report:
     """What became of every file; `outcomes[n]` is that of `names[n]`."""
 
     profile: Profile
+    made_at: datetime
     names: Sequence[str]
     outcomes: list[Outcome] = field(default_factory=list)
     certificates: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -62,6 +63,8 @@ class Report:
             "software": certificate.SOFTWARE,
             "profile": certificate.PROFILE,
             "table": certificate.TABLE,
+            "date": self.made_at.isoformat(timespec="seconds"),
+            "pixels": self.profile.pixels,
             "options": sorted(map(str, self.profile.options)),
             "alerts": self.alerts,
             "counts": {status: self.count(status) for status in ("written", "held", "not DICOM")},
@@ -121,7 +124,7 @@ def deidentify_folder(
                         break
         finally:
             run.settle()
-    return run.report(profile, now if certifies else None)
+    return run.report(profile, now, certifies)
 
 
 @dataclass(slots=True)
@@ -161,8 +164,8 @@ class _Run:
             if outcome.status == "written" and name != outcome.copy:
                 self.outcomes[number] = self._moved(outcome, name)
 
-    def report(self, profile: Profile, now: datetime | None) -> Report:
-        """Of all files; with certificates of the studies if `now` says when."""
+    def report(self, profile: Profile, now: datetime, certifies: bool) -> Report:
+        """Of all files."""
         outcomes = [self.outcomes.get(n) or Outcome(n, "held", _NO_ROOM) for n in range(len(self.names))]
         written: dict[str, list[Written]] = defaultdict(list)
         for each in outcomes:
@@ -171,9 +174,9 @@ class _Run:
         certificates = {
             uid: certificate.of_study(uid, files, self.deeds[uid], profile, now)
             for uid, files in sorted(written.items())
-            if now is not None
+            if certifies
         }
-        return Report(profile, self.names, outcomes, certificates, [*self.stopped.values()], self.is_full)
+        return Report(profile, now, self.names, outcomes, certificates, [*self.stopped.values()], self.is_full)
 
     def _take(self, outcome: Outcome) -> None:
         self.instead.update(outcome.instead)
