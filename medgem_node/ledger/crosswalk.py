@@ -115,17 +115,22 @@ class Crosswalk:
     def record(self, patient_key: str, links: Sequence[Link], epoch: int, now: datetime) -> int:
         """Know what left of a patient in an epoch, all or nothing; how many links are new. Safe to call twice.
 
+        Of a link that is known, what is new are its `days`: an earlier profile may have removed all dates.
         `patient_key` is the ledger's digest of the patient: whom `erase` erases. Raises ConfigError if the patient's
         data key is of another ring.
         """
         with self._write.begin() as connection:
             number, data_key = self._patient(connection, patient_key)
-            new = [link for link in dict.fromkeys(links) if link.pseudonym]
-            known = _known(connection, number, epoch, [link.pseudonym for link in new])
-            new = [link for link in new if (link.kind, link.pseudonym) not in known]
+            given = {(link.kind, link.pseudonym): link for link in links if link.pseudonym}
+            known = _known(connection, number, epoch, [pseudonym for _, pseudonym in given])
+            new = [link for name, link in given.items() if name not in known]
             rows = [self._row(link, number, epoch, data_key, now) for link in new]
             for n in range(0, len(rows), _MANY):
                 connection.execute(insert(table), rows[n : n + _MANY])
+            for name in (name for name in known & given.keys() if given[name].days is not None):
+                row = self._row(given[name], number, epoch, data_key, now)
+                same = [table.c[key] == row[key] for key in ("patient_number", "kind", "epoch", "pseudonym")]
+                connection.execute(update(table).where(*same).values(original=row["original"]))
         return len(new)
 
     def original_of(self, pseudonym: str, access: Access) -> Entry | None:
@@ -294,13 +299,13 @@ def _entries() -> Select[Any]:
     return select(table, *whose).join(patients, patients.c.patient_number == table.c.patient_number)
 
 
-def _known(connection: Connection, number: int, epoch: int, pseudonyms: Sequence[str]) -> set[tuple[str, str]]:
+def _known(connection: Connection, number: int, epoch: int, pseudonyms: Sequence[str]) -> set[tuple[Kind, str]]:
     of_patient = (table.c.patient_number == number) & (table.c.epoch == epoch)
-    known: set[tuple[str, str]] = set()
+    known: set[tuple[Kind, str]] = set()
     for n in range(0, len(pseudonyms), _MANY):
         some = table.c.pseudonym.in_(pseudonyms[n : n + _MANY])
         rows = connection.execute(select(table.c.kind, table.c.pseudonym).where(of_patient & some))
-        known.update((row.kind, row.pseudonym) for row in rows)
+        known.update((Kind(row.kind), row.pseudonym) for row in rows)
     return known
 
 

@@ -80,6 +80,16 @@ def test_recording_twice_is_recording_once(crosswalk: Crosswalk) -> None:
     assert len(list(crosswalk.export(ASKING))) == 5
 
 
+def test_a_shift_that_comes_later_is_entered_and_none_takes_it_away(crosswalk: Crosswalk) -> None:
+    for link in (replace(PATIENT, days=None), PATIENT, replace(PATIENT, days=None)):
+        crosswalk.record("key of Z", (link,), 1, NOON)
+
+    found = crosswalk.original_of(PATIENT.pseudonym, ASKING)
+
+    assert found is not None
+    assert found.link == PATIENT
+
+
 def test_a_patient_without_an_id_leaves_no_empty_pseudonym(crosswalk: Crosswalk) -> None:
     assert crosswalk.record("key of X", (Link(Kind.PATIENT, "", ""), STUDY), 1, NOON) == 1
 
