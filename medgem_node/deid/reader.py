@@ -26,6 +26,7 @@ _OVERLAP = 160  # more than the height of any line that is no headline
 _DOUBLED_UP_TO = 1280  # pixels: small print is found at twice its size (recall at 8-12 px), large films have no such
 _AROUND = 24  # pixels: how far around a pixel its contrast is judged
 _LEGIBLE = 0.4  # of the recogniser: below, it saw no letters
+SURELY = 0.8
 _LARGE_PRINT = 20  # pixels of a box, whose letters are at least 12 px high: read well where there are any
 _LEAST_SPREAD = 3.0  # grey levels: below lies noise
 _STEEP = 40.0
@@ -135,9 +136,11 @@ def is_large(box: Box, shape: tuple[int, ...]) -> bool:
 def _is_shade(text: Text, shape: tuple[int, ...]) -> bool:
     """Whether a blob or an edge was taken for text: too large to be illegible, and no line of letters."""
     box = text.box
-    if text.confidence > _LEGIBLE:
+    if is_large(box, shape):
+        return text.confidence < SURELY or len(text.said) < 4
+    if min(box.height, box.width) < _LARGE_PRINT or box.width >= 3 * box.height:
         return False
-    return is_large(box, shape) or (box.height >= _LARGE_PRINT and box.width < 3 * box.height)
+    return text.confidence < (SURELY if box.height > 0.08 * shape[0] else _LEGIBLE)
 
 
 def _tiles(length: int, times: float) -> Iterator[tuple[int, int]]:
