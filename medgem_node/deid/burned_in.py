@@ -52,7 +52,7 @@ _SLIDES = _ROOT + "77.1.6"
 _SCREEN = re.compile(r"SCREEN|DOSE|REPORT|LABEL|CAPTURE|OVERVIEW|PROT\b")
 _MARKERS = frozenset(("L", "R", "LT", "RT", "PA", "AP"))
 _MOST_PAGES = 64  # of an image whose frames may all differ
-_ROUNDS = 3
+_ROUNDS = 5
 
 
 class _Kind(Enum):
@@ -149,13 +149,14 @@ class _Look:
         return ~inside
 
     def _boxes(self, picture: Grey, outside: NDArray[np.bool_]) -> list[Box]:
-        """Looks again until nothing more is found: a line may hide beside a brighter one."""
+        """Looks again until nothing legible is found: a line may hide beside a brighter one."""
         picture = np.where(outside, np.uint8(0), picture)
         found: list[Box] = []
-        for _ in range(_ROUNDS):
-            boxes = [_padded(text.box) for text in self._texts(picture)]
-            if not boxes:
+        for n in range(_ROUNDS):
+            texts = [t for t in self._texts(picture) if n == 0 or t.confidence > reader.LEGIBLE]
+            if not texts:
                 return found
+            boxes = [_padded(text.box) for text in texts]
             found += boxes
             picture[_mask(boxes, self.shape)] = int(np.median(picture))
         raise Broken("text was found again where it had been blanked")

@@ -25,7 +25,7 @@ _TILE = 1280  # pixels of a side, as the detector sees them: it never shrinks on
 _OVERLAP = 160  # more than the height of any line that is no headline
 _DOUBLED_UP_TO = 1280  # pixels: small print is found at twice its size (recall at 8-12 px), large films have no such
 _AROUND = 24  # pixels: how far around a pixel its contrast is judged
-_LEGIBLE = 0.4  # of the recogniser: below, it saw no letters
+LEGIBLE = 0.4  # of the recogniser: below, it saw no letters
 SURELY = 0.8
 _LARGE_PRINT = 20  # pixels of a box, whose letters are at least 12 px high: read well where there are any
 _LEAST_SPREAD = 3.0  # grey levels: below lies noise
@@ -123,7 +123,7 @@ class RapidReader:
             for said, confidence in self._engine.text_rec([_colour(c) for c in turned])[0]:
                 if confidence > best.confidence:
                     best = Text(box, str(said), float(confidence))
-            if best.confidence > _LEGIBLE:
+            if best.confidence > LEGIBLE:
                 break
         return best
 
@@ -140,7 +140,7 @@ def _is_shade(text: Text, shape: tuple[int, ...]) -> bool:
         return text.confidence < SURELY or len(text.said) < 4
     if min(box.height, box.width) < _LARGE_PRINT or box.width >= 3 * box.height:
         return False
-    return text.confidence < (SURELY if box.height > 0.08 * shape[0] else _LEGIBLE)
+    return text.confidence < (SURELY if box.height > 0.08 * shape[0] else LEGIBLE)
 
 
 def _tiles(length: int, times: float) -> Iterator[tuple[int, int]]:

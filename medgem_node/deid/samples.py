@@ -21,6 +21,7 @@ from pydicom.pixels.encoders.base import get_encoder
 from pydicom.pixels.utils import pixel_array
 
 from medgem_node import frame
+from medgem_node.deid import jpeg_lossless
 from medgem_node.deid.layout import Broken, Syntax
 from medgem_node.deid.pixels import Pixels
 
@@ -195,36 +196,14 @@ def _jpeg_encoded(values: Samples, _: Shape, before: bytes) -> bytes:
     return made.getvalue()
 
 
-def _gdcm_encoded(values: Samples, shape: Shape, _: bytes) -> bytes:
-    """JPEG lossless of any predictor is read by both of its syntaxes; this writes the first one."""
-    import gdcm  # type: ignore[import-untyped]  # here, so that all else works without it
-
-    kind = gdcm.PhotometricInterpretation
-    image = gdcm.Image()
-    image.SetNumberOfDimensions(2)
-    image.SetDimensions((shape.columns, shape.rows, 1))
-    image.SetPhotometricInterpretation(kind(kind.RGB if shape.samples > 1 else kind.MONOCHROME2))
-    image.SetPixelFormat(
-        gdcm.PixelFormat(shape.samples, shape.allocated, shape.stored, shape.stored - 1, int(shape.is_signed))
-    )
-    image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.ExplicitVRLittleEndian))
-    raw = values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
-    raw += b"\0" * (len(raw) % 2)
-    element = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
-    element.SetByteValue(raw, gdcm.VL(len(raw)))
-    image.SetDataElement(element)
-    change = gdcm.ImageChangeTransferSyntax()
-    change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
-    change.SetInput(image)
-    if not change.Change():
-        raise Broken("the frame cannot be written as JPEG lossless")
-    made = change.GetOutput().GetDataElement().GetSequenceOfFragments().GetFragment(0).GetByteValue().GetBuffer()
-    return made if isinstance(made, bytes) else made.encode("utf-8", "surrogateescape")
+def _jpeg_lossless_encoded(values: Samples, shape: Shape, _: bytes) -> bytes:
+    unsigned = values.view(f"u{values.dtype.itemsize}")
+    return jpeg_lossless.encoded(unsigned & ((1 << shape.stored) - 1), shape.stored)
 
 
 _JPEG_2000 = (_decoded("pylibjpeg"), _encoded(uid.JPEG2000Lossless, "pylibjpeg"))
 _JPEG_LS = (_decoded("pyjpegls"), _encoded(uid.JPEGLSLossless, "pyjpegls"))
-_JPEG_LOSSLESS = (_decoded("gdcm"), _gdcm_encoded)
+_JPEG_LOSSLESS = (_decoded("gdcm"), _jpeg_lossless_encoded)
 _CODECS: dict[str, tuple[Callable[[Dataset], Samples], Callable[[Samples, Shape, bytes], bytes]]] = {
     uid.RLELossless: (_decoded("pydicom"), _encoded(uid.RLELossless, "pydicom")),
     uid.JPEGBaseline8Bit: (_jpeg_decoded, _jpeg_encoded),
