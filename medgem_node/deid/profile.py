@@ -89,7 +89,7 @@ def deidentify_bytes(data: bytes, pseudonyms: Pseudonyms) -> bytes:
     """
     try:
         copy = _copied(data, pseudonyms)
-        found = leaks(part10.decode(data, headers_only=True), copy)
+        found = leaks(data, [copy])
     except Broken as exc:
         raise CannotDeidentify(f"the data set breaks the encoding rules: {exc}") from None
     except (*_UNPARSABLE, NotUnderstood) as exc:

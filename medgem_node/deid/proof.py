@@ -1,147 +1,206 @@
-"""The gate before a copy leaves: do the original's identifiers stand anywhere in its bytes?
+"""The gate before a copy leaves: does anything of the original's patient stand anywhere in its bytes?
 
-Independent of what made the copy: it reads both with pydicom, knows no table and no VR rules, and searches raw bytes.
-It answers keywords, never values.
+It distrusts what made the copy and shares no code with it: it has its own reader of elements (`proof_reader`), its
+own idea of what identifies (`proof_needles`: Table E.1-1 as data, and the VR), its own way to read text
+(`proof_text`). First a quick look for every needle in the header's bytes; what it comes upon is looked at slowly
+(`proof_search`). It answers keywords and fixed words, never values.
 """
 
 from __future__ import annotations
 
 import re
-import warnings
-import zlib
-from collections.abc import Iterator
-from io import BytesIO
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from pydicom import Dataset, dcmread
-from pydicom._uid_dict import UID_dictionary
-from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
-from pydicom.dataelem import DataElement, RawDataElement
-from pydicom.filereader import read_dataset
-from pydicom.multival import MultiValue
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from medgem_node.deid import proof_needles, proof_structure, proof_text
+from medgem_node.deid.options import Option
+from medgem_node.deid.proof_needles import LISTED, TEXTS, Needle, Needles
+from medgem_node.deid.proof_reader import Buffer, File, Unreadable, Wanted, opened
+from medgem_node.deid.proof_search import Look
+from medgem_node.dictionary import name_of
 
-from medgem_node.deid.table import METHOD
-from medgem_node.deid.text import TERMS
+UNREADABLE = "unreadable"
 
-IDENTIFIERS = frozenset(
-    {
-        "PatientID", "OtherPatientIDs", "AccessionNumber", "MedicalRecordLocator", "AdmissionID", "ServiceEpisodeID",
-        "RequestedProcedureID", "PatientTelephoneNumbers", "PatientTelecomInformation", "PatientAddress",
-        "InsurancePlanIdentification", "ReferringPhysicianTelephoneNumbers", "ClinicalTrialSubjectID",
-        "PlacerOrderNumberImagingServiceRequest", "FillerOrderNumberImagingServiceRequest",
-    }
-)  # fmt: skip
-DATES = frozenset({"PatientBirthDate", "StudyDate"})
-_TAGS = frozenset(tag_for_keyword(keyword) for keyword in IDENTIFIERS | DATES)
-_PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
-_CLASSES = re.compile("SOPClass|TransferSyntax|CodingSchemeUID|ContextUID|MappingResourceUID")
+_WANTED = Wanted(LISTED | {0x00120062})
+_KEPT_IDENTITIES = 64
+_PIECE, _OVERLAP = 8 << 20, 256
+_FEW = 60
 _UID = re.compile(rb"[0-9]+(?:\.[0-9]+){3,}")
-_WRITTEN = " ".join((*METHOD, *TERMS, "ANON REMOVED OTHER MEDGEM_NODE urn:removed")).lower()
-_CODECS = ("utf-8", "latin-1", *(f"iso8859-{part}" for part in range(2, 10)), "tis-620", "shift_jis", "euc_jp",
-           "iso2022_jp", "euc_kr", "iso2022_kr", "gb18030", "big5", "utf-16-le", "utf-16-be")  # fmt: skip
+_NOTHING = re.compile(
+    rb"[0\s.:\\+-]*|anon.*|removed|other|0*[0-9]{0,2}y|19000101(?:0*)|urn:removed|medgem.*|none|no|yes|unknown"
+    rb"|(?:remove|anonymi[sz]e|deidentifie)d?"
+)
+"""What a copier puts where something must stand, in lower case: equal to the original only if that said nothing."""
 
 
-def leaks(original: Dataset, copy: bytes) -> list[str]:
-    """Keywords of the original's identifiers whose values stand in the copy, outside its pixels; none is the aim."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom's warnings quote values
-        header, coded = _searched(copy)
-        needles, dates, uids = _needles(original)
-    found = {keyword for needle, keyword in needles.items() if _stands(needle, header)}
-    found |= {keyword for needle, keyword in needles.items() if len(needle) > 5 and _stands(needle, coded)}
-    found |= {keyword for date, keyword in dates.items() if re.search(rb"(?<!\d)" + date, header)}
-    found |= {uids[uid] for uid in set(_UID.findall(header)) & uids.keys()}
-    return sorted(found)
+def leaks(original: Buffer, copy: Sequence[Buffer], options: frozenset[Option] = frozenset()) -> list[str]:
+    """Keywords of what of the original stands in the copy, or is wrong with it; none is the aim.
 
-
-def _searched(copy: bytes) -> tuple[bytes, bytes]:
-    """Everything but native pixels, and encapsulated ones, both in lower case."""
-    file = BytesIO(copy)
-    meta = dcmread(file, stop_before_pixels=True).file_meta
-    at = file.tell()
-    if meta.TransferSyntaxUID == DeflatedExplicitVRLittleEndian:
-        copy = copy[:128] + zlib.decompress(copy[144 + meta.FileMetaInformationGroupLength :], -zlib.MAX_WBITS)
-        file = BytesIO(copy)
-        file.seek(128)
-        read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag in _PIXELS)
-        at = file.tell()
-    coded = copy[at:] if meta.TransferSyntaxUID.is_encapsulated else b""
-    return copy[:at].lower(), coded.lower()
-
-
-def _needles(original: Dataset) -> tuple[dict[bytes, str], dict[bytes, str], dict[bytes, str]]:
-    """Bytes to search for, each with the keyword to answer: names and identifiers, days, UIDs."""
-    needles: dict[bytes, str] = {}
-    dates: dict[bytes, str] = {}
-    uids: dict[bytes, str] = {}
-    for vr, keyword, text in _identifying(original):
-        if vr == "PN":
-            needles.update((n, keyword) for n in _names(text))
-            continue
-        for value in (v.strip("\0 ") for v in text.split("\\")):
-            if vr == "UI":
-                if value not in UID_dictionary and value.count(".") >= 3 and not _CLASSES.search(keyword):
-                    uids[value.encode("ascii", "ignore")] = keyword
-            elif vr == "DA":
-                if re.fullmatch(r"\d{8}", value) and value != "19000101":
-                    dates[value.encode()] = keyword
-            else:
-                needles.update((n, keyword) for n in _encoded(value, shortest=6 if value.isdigit() else 5))
-    return needles, dates, uids
-
-
-def _identifying(dataset: Dataset) -> Iterator[tuple[str, str, str]]:
-    """VR, keyword and text of what may identify, at every depth but inside private elements."""
-    for tag in list(dataset.keys()):
-        item = dataset.get_item(tag)
-        vr = _vr(tag, item)
-        if vr == "SQ" and not tag.is_private:
-            for nested in dataset[tag].value or ():
-                yield from _identifying(nested)
-        elif vr in ("PN", "UI") or tag in _TAGS:
-            yield vr, keyword_for_tag(tag) or "a private attribute", _text(dataset, item)
-
-
-def _text(dataset: Dataset, item: DataElement | RawDataElement | None) -> str:
-    if item is None:
-        return ""
-    if isinstance(item.value, bytes) and item.value.isascii() and b"\x1b" not in item.value:
-        return item.value.decode("ascii")
-    value = dataset[item.tag].value
-    return "\\".join(map(str, value)) if isinstance(value, MultiValue | list) else str(value or "")
-
-
-def _vr(tag: int, item: DataElement | RawDataElement | None) -> str:
-    vr = item.VR if item is not None else None
-    if vr and vr != "UN":
-        return str(vr)
+    Parameters
+    ----------
+    copy
+        The copy's bytes, in pieces.
+    options
+        Those that the copy was made with: what they retain is no leak, and nothing else is waived.
+    """
     try:
-        return dictionary_VR(tag)
-    except KeyError:
-        return ""
+        return sorted(_found(original, tuple(copy), options))
+    except Unreadable:
+        return [UNREADABLE]
 
 
-def _names(text: str) -> Iterator[bytes]:
-    for part in re.split(r"[\W_]+", text):
-        yield from _encoded(part, shortest=4)
+def _found(original: Buffer, parts: tuple[Buffer, ...], options: frozenset[Option]) -> set[str]:
+    before, after = opened((original,), _WANTED), opened(parts, _WANTED)
+    identity = _Identity.of(before, options)
+    found = proof_structure.faults(after, options)
+    found |= _unchanged(identity, after, options)
+    found |= _searched(original, parts, after, identity, options)
+    if Option.RETAIN_UIDS not in options:
+        found |= proof_structure.dangling(before, after)
+    return found
 
 
-def _encoded(text: str, shortest: int) -> Iterator[bytes]:
-    """A text in lower case, in every encoding that may have been used; short or standard words are none."""
-    if text.isascii():
-        hexadecimal = len(text) < 6 and set(text.lower()) <= set("0123456789abcdef")  # stand in pseudonyms by chance
-        if len(text) >= shortest and text.lower() not in _WRITTEN and not hexadecimal:
-            yield text.lower().encode("ascii")
-        return
-    for form in {text, text.upper(), text.lower(), text.title()}:
-        for codec in _CODECS:
-            encoded = form.encode(codec, "ignore")
-            if (len(encoded) >= 4 and not encoded.isascii()) or b"\x1b" in encoded:
-                yield encoded.removesuffix(b"\x1b(B").lower()
+@dataclass(frozen=True, slots=True)
+class _Identity:
+    """What an original says of its patient: to search for, to compare attribute by attribute, and UIDs."""
+
+    needles: Needles
+    values: dict[int, set[bytes]]
+    uids: dict[bytes, str]
+
+    @classmethod
+    def of(cls, file: File, options: frozenset[Option]) -> _Identity:
+        left = proof_needles.left(options)
+        days_stay = Option.RETAIN_FULL_DATES in options
+        data, codecs = file.data, b""
+        named: dict[tuple[int, str, bytes], None] = {}
+        values: dict[int, set[bytes]] = {}
+        uids: dict[bytes, str] = {}
+        for head, start, stop, inside, _ in (*file.meta, *file.elements):
+            tag, vr = head.tag, head.vr
+            if start == stop or vr == "SQ":
+                continue
+            if vr == "UI":
+                uids[data[start:stop]] = name_of(tag)
+                continue
+            if tag in LISTED:
+                state = left[tag]
+                if state == "K":
+                    continue
+                value = data[start:stop]
+                if state != "C" or vr in ("DA", "DT"):
+                    values.setdefault(tag, set()).add(value.strip(b" \0"))
+                if state == "C" and vr in TEXTS and vr != "PN":
+                    continue
+                if vr in ("DA", "DT"):
+                    named[tag, vr, value[:10]] = None
+                elif vr in TEXTS:
+                    named[tag, vr, value] = None
+            elif vr in ("PN", "AE") or (inside in LISTED and vr in TEXTS and left[inside] == ""):
+                named[tag, vr, data[start:stop]] = None
+            elif vr in ("DA", "DT") and not days_stay and not tag >> 16 & 1:
+                named[tag, vr, data[start : start + 10]] = None
+            elif tag == 0x00080005:
+                codecs = data[start:stop]
+        instances = {} if Option.RETAIN_UIDS in options else _instance_uids(uids)
+        return cls(_needles(tuple(named), codecs), values, instances)
 
 
-def _stands(needle: bytes, text: bytes) -> bool:
-    """Whether it is there; digits only as a number of their own."""
-    if needle not in text:
-        return False
-    return not needle.isdigit() or re.search(rb"(?<![\d.])" + needle + rb"(?![\d.])", text) is not None
+_known: OrderedDict[object, Needles] = OrderedDict()
+
+
+def _needles(named: tuple[tuple[int, str, bytes], ...], codecs: bytes) -> Needles:
+    """Made once for a series: its instances say the same of their patient."""
+    key = (named, codecs)
+    needles = _known.get(key)
+    if needles is None:
+        needles = _known[key] = proof_needles.needles(named, proof_text.declared(codecs))
+        while len(_known) > _KEPT_IDENTITIES:
+            _known.popitem(last=False)
+    return needles
+
+
+def _instance_uids(values: dict[bytes, str]) -> dict[bytes, str]:
+    found = {}
+    for value, keyword in values.items():
+        for uid in value.split(b"\\"):
+            uid = uid.strip(b" \0")
+            if proof_needles.is_instance_uid(keyword, uid):
+                found[uid] = keyword
+    return found
+
+
+def _unchanged(identity: _Identity, after: File, options: frozenset[Option]) -> set[str]:
+    """Listed attributes that say in the copy what they said in the original, however short it is."""
+    found = set()
+    for head, start, stop, _, _ in after.elements:
+        before = identity.values.get(head.tag)
+        if before and start != stop:
+            value = after.data[start:stop].strip(b" \0")
+            if value in before and value.strip(b"\0") and not _NOTHING.fullmatch(value.lower()):
+                found.add(name_of(head.tag))
+    return found
+
+
+def _searched(
+    original: Buffer, parts: tuple[Buffer, ...], after: File, identity: _Identity, options: frozenset[Option]
+) -> set[str]:
+    header = after.data[132 : after.pixels_at].lower()
+    look = Look(original, parts, Option.RETAIN_MODIFIED_DATES in options)
+    needles = identity.needles
+    found = _uids_left(identity.uids, header)
+    tight = header.translate(None, proof_text.BETWEEN) + _unaccented(after)
+    candidates = dict.fromkeys(needle for data, needle in needles.quick if data in tight)
+    if candidates:
+        found |= {needle.keyword for needle in look.confirmed(candidates)}
+    raw = needles.raw + (needles.escaped if b"\x1b" in header else ())
+    found |= {needle.keyword for data, needle in raw if data in header and look.holds_bytes(data)}
+    found |= {n.keyword for name, pattern, n in needles.months if name in tight and look.says(pattern)}
+    if after.packed:
+        found |= set(_in_frames(after.packed, needles))
+    return found
+
+
+def _unaccented(after: File) -> bytes:
+    """The copy's texts that are not plain ASCII, folded."""
+    texts: list[str] = []
+    codecs: tuple[str, ...] = ()
+    for head, start, stop, _, _ in after.elements:
+        if head.vr in TEXTS and stop > start:
+            value = after.data[start:stop]
+            if head.tag == 0x00080005:
+                codecs = proof_text.declared(value)
+            elif not value.isascii() or b"\x1b" in value:
+                texts += proof_text.readings(value, codecs)
+    return "\0".join(proof_text.compact(proof_text.folded(t)) for t in ("", *texts)).encode() if texts else b""
+
+
+def _uids_left(uids: dict[bytes, str], header: bytes) -> set[str]:
+    if len(uids) > _FEW:
+        return {uids[uid] for uid in set(_UID.findall(header)) & uids.keys()}
+    return {
+        keyword
+        for uid, keyword in uids.items()
+        if uid in header and re.search(rb"(?<!\d)(?<!\d\.)" + re.escape(uid) + rb"(?!\d|\.\d)", header)
+    }
+
+
+def _in_frames(packed: bytes, needles: Needles) -> Iterator[str]:
+    """Needles in code streams and what lies between and behind them; short ones would turn up by chance."""
+    for at in range(0, len(packed), _PIECE):
+        piece = packed[at : at + _PIECE + _OVERLAP].lower()
+        tight = piece.translate(None, proof_text.BETWEEN)
+        for data, needle in needles.quick:
+            if len(data) >= 6 and data in tight and _stands_in_bytes(data, needle, piece):
+                yield needle.keyword
+        for data, needle in needles.raw:
+            if len(data) >= 6 and data in piece:
+                yield needle.keyword
+
+
+def _stands_in_bytes(data: bytes, needle: Needle, piece: bytes) -> bool:
+    gap = rb"[\0 _.,:;/^=-]{0,2}"
+    around = (rb"(?<![0-9])", rb"(?![0-9])") if data.isdigit() else (b"", b"")
+    pattern = around[0] + gap.join(re.escape(data[n : n + 1]) for n in range(len(data))) + around[1]
+    return re.search(pattern, piece) is not None
