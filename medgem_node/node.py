@@ -138,7 +138,8 @@ class PipelineRunner:
             audit=node.audit,
             archive=node.archive,
             exchange=node.exchange,
-            pseudonyms=node.pseudonyms,
+            keys=node.keys,
+            crosswalk=node.crosswalk,
             engine=self.engine,
             destinations=open_destinations(config),
         )

@@ -23,11 +23,13 @@ from medgem_node import part10, routing
 from medgem_node.audit import Audit
 from medgem_node.card import ModelCard, find_card
 from medgem_node.config import Config
+from medgem_node.deid.keyring import KeyRing
 from medgem_node.deid.pseudonym import Pseudonyms
 from medgem_node.errors import EngineUnavailable, MedgemError, ModelRejected, NotStored, NotUnderstood
 from medgem_node.feedback import is_document
 from medgem_node.hearing import hear_document
 from medgem_node.job import BadOutcome, Delivery, DeliveryState, Failure, JobState, Outcome, decode_outcome
+from medgem_node.ledger.crosswalk import Crosswalk
 from medgem_node.ledger.feedback import DocumentState, Feedback, Waiting
 from medgem_node.ledger.ledger import Ledger, LedgerJob
 from medgem_node.outbox import back_off, send_batch
@@ -53,11 +55,17 @@ class Pipeline:
     audit: Audit
     archive: Store
     exchange: Store
-    pseudonyms: Pseudonyms
+    keys: KeyRing
+    crosswalk: Crosswalk
     engine: Engine
     destinations: Mapping[str, Destination]
     not_before: dict[str, datetime] = field(default_factory=dict)  # of destinations that do not answer
     troubles: set[str] = field(default_factory=set)  # said already
+
+    @property
+    def pseudonyms(self) -> Pseudonyms:
+        """The node's own, for what stays the same in every epoch."""
+        return self.keys.node
 
     def complete(self, now: datetime) -> int:
         """Studies that were quiet for as long as their rule asks are complete; their next revision begins."""
@@ -142,7 +150,8 @@ class Pipeline:
         if earlier := self._job_of_same_images(study, card, chosen):
             return self._move(study, StudyState.PREPARED, now, reason=f"the same images as in {earlier}")
         profile = self.config.profile(match.rule.profile)
-        job = prepare_job(study, match.rule, card, profile, chosen, self.archive, self.exchange, self.pseudonyms, now)
+        stores = self.archive, self.exchange
+        job = prepare_job(study, match.rule, card, profile, chosen, *stores, self.keys, self.crosswalk, now)
         if not self.ledger.open_job(study, job):  # a late image came between: the study is receiving again
             self.exchange.delete(f"inputs/{job.job.job_id}")
             return 0
@@ -182,7 +191,7 @@ class Pipeline:
         replaced = [job for job in self.ledger.earlier_jobs(analysed) if self._is_still_of_its_patient(job)]
         earlier = earlier_results(replaced, self.ledger, self.pseudonyms)
         try:
-            results = publish_job(analysed, outcome, earlier, self.archive, self.pseudonyms, self.config)
+            results = publish_job(analysed, outcome, earlier, self.archive, self.keys, self.config)
         except (CannotPublish, NotStored) as exc:
             return self._give_up(analysed, "not-written", str(exc), now)
         moved = self.ledger.publish(analysed, results, now)

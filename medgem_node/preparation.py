@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from medgem_node.card import ModelCard
+from medgem_node.deid.keyring import KeyRing
 from medgem_node.deid.profile import deidentify_bytes
-from medgem_node.deid.pseudonym import Pseudonyms
+from medgem_node.deid.pseudonym import NotedPseudonyms
 from medgem_node.errors import CannotDeidentify
 from medgem_node.job import Job, JobState
+from medgem_node.ledger.crosswalk import Crosswalk, Kind, Link
 from medgem_node.ledger.ledger import LedgerJob
 from medgem_node.rule import Rule
 from medgem_node.seams import Store
@@ -25,16 +27,19 @@ def prepare_job(
     chosen: Sequence[Instance],
     archive: Store,
     exchange: Store,
-    pseudonyms: Pseudonyms,
+    ring: KeyRing,
+    crosswalk: Crosswalk,
     now: datetime,
 ) -> LedgerJob:
     """Copy the `chosen` instances, de-identified, and describe the job; the same study gives the same keys.
 
     The profile is kept with the job, so that what is written does not change with the configuration meanwhile. An image
-    that cannot be de-identified with certainty is not copied; when none can, the job is answered at once.
+    that cannot be de-identified with certainty is not copied; when none can, the job is answered at once. The crosswalk
+    knows every pseudonym before a worker is told of the copies.
     """
+    epoch, pseudonyms = ring.noted()  # one epoch for all of a job
     subject = f"{study.study_instance_uid}|{study.revision}|{card.name}|{card.version}"
-    job_id = pseudonyms.digest("job", subject)[:32]
+    job_id = ring.node.digest("job", subject)[:32]
     keys: list[str] = []
     reason = ""
     for instance in chosen:
@@ -46,6 +51,8 @@ def prepare_job(
             continue
         keys.append(f"inputs/{job_id}/{pseudonyms.uid(instance.sop_instance_uid)}.dcm")
         exchange.put(keys[-1], copy)
+    if keys:
+        crosswalk.record(chosen[0].patient_key, list(_links(pseudonyms, chosen)), epoch, now)
     return LedgerJob(
         job=Job(job_id, card.name, card.version, tuple(keys)),
         study_instance_uid=study.study_instance_uid,
@@ -61,3 +68,19 @@ def prepare_job(
         detail="" if keys else f"No image could be de-identified with certainty: {reason}",
         profile=profile,
     )
+
+
+def _links(noted: NotedPseudonyms, instances: Sequence[Instance]) -> Iterator[Link]:
+    """Whatever was replaced, each with what it was; a UID that stays as it is needs no crosswalk."""
+    kinds = {i.study_instance_uid: Kind.STUDY for i in instances}
+    kinds |= {i.series_instance_uid: Kind.SERIES for i in instances}
+    kinds |= {i.sop_instance_uid: Kind.INSTANCE for i in instances}
+    for uid, pseudonym in noted.uids.items():
+        kind = kinds.get(uid, Kind.UID)
+        by_study = kind is Kind.STUDY and not any(noted.patients.values())  # nobody has an ID: the study's own shift
+        if uid != pseudonym:
+            yield Link(kind, pseudonym, uid, days=noted.days("", "", uid) if by_study else None)
+    for (patient_id, issuer), pseudonym in noted.patients.items():
+        yield Link(Kind.PATIENT, pseudonym, patient_id, issuer, noted.days(patient_id, issuer))
+    for accession, pseudonym in noted.accessions.items():
+        yield Link(Kind.ACCESSION, pseudonym, accession)

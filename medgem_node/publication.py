@@ -16,6 +16,7 @@ from pydicom import Dataset
 from medgem_node import part10, plug
 from medgem_node.card import find_card
 from medgem_node.config import Config
+from medgem_node.deid.keyring import KeyRing
 from medgem_node.deid.pseudonym import Pseudonyms
 from medgem_node.errors import ConfigError, MedgemError, NotUnderstood
 from medgem_node.evidence import Earlier, Source, Station
@@ -116,20 +117,21 @@ def publish_job(
     outcome: Outcome | None,
     earlier: Earlier | None,
     archive: Store,
-    pseudonyms: Pseudonyms,
+    ring: KeyRing,
     config: Config,
 ) -> tuple[Result, ...]:
     """Write the objects of a job into the archive; the same job gives the same objects. Raises CannotPublish.
 
-    When the analysis cannot be written, the answer is that it could not: no study goes without one.
+    When the analysis cannot be written, the answer is that it could not: no study goes without one. The outcome may
+    speak in the pseudonyms of an older epoch: keys were rotated while the job was under way.
     """
     originals = [_original(archive.get(key)) for key in job.originals]
     card = find_card(config.models, job.job.model, job.job.version)
-    uid = job_uid(pseudonyms, job)
-    analysis = _analysis(job, outcome, pseudonyms.uid_map(str(o.SOPInstanceUID) for o in originals))
+    uid = job_uid(ring.node, job)
+    analysis = _analysis(job, outcome, ring.uid_map(str(o.SOPInstanceUID) for o in originals))
     at = _began(job, analysis)
     profile = job.profile or replace(config.profile(), instead={})
-    source = Source(card, station(config, pseudonyms), at, profile.region, earlier)
+    source = Source(card, station(config, ring.node), at, profile.region, earlier)
 
     def write(analysis: Analysis, profile: ViewerProfile) -> tuple[tuple[Written, bytes], ...]:
         made = write_objects(analysis, originals, source, uid, profile)
