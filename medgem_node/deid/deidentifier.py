@@ -12,7 +12,7 @@ from medgem_node.deid.file_copy import Buffer
 from medgem_node.deid.options import BASIC, Profile
 from medgem_node.deid.profile import deidentify_bytes
 from medgem_node.deid.pseudonym import Pseudonyms
-from medgem_node.deid.text import Identity
+from medgem_node.deid.text import Identity, named
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,4 +48,4 @@ class Deidentifier:
             for e in ours
             if isinstance(e.value, bytes) and e.tag in (0x80018, 0x20000D)
         }
-        return Copy((made,), values[0x80018], values[0x20000D], Identity.of(header), {0x00100030: "removed"})
+        return Copy((made,), values[0x80018], values[0x20000D], Identity.of(named(header)), {0x00100030: "removed"})

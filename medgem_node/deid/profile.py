@@ -23,7 +23,7 @@ from medgem_node.deid.layout import Broken, Element, Elements, Syntax
 from medgem_node.deid.options import profile_of
 from medgem_node.deid.proof import leaks
 from medgem_node.deid.pseudonym import Pseudonyms
-from medgem_node.deid.text import TERMS, Charset, Identity, charset_of, decoded
+from medgem_node.deid.text import TERMS, Charset, Identity, charset_of, decoded, named
 from medgem_node.errors import CannotDeidentify, ConfigError, NotUnderstood
 
 IMPLEMENTATION_CLASS_UID = "2.25.249230188930712416325046143270291047683"
@@ -119,7 +119,7 @@ def _copied(data: bytes, pseudonyms: Pseudonyms) -> bytes:
         image = pixels.cut(image, pixels.expected_bytes(numbers, texts.photometric_interpretation))
         image = pixels.without_bits(image, _overlay_bits(header, syntax), numbers[0x00280100], syntax.little)
         parts = [b"".join(pixels.without_comments(image).parts(syntax))]
-    copier = _Copier(pseudonyms, syntax, Identity.of(header), table.type_1(texts.sop_class_uid))
+    copier = _Copier(pseudonyms, syntax, Identity.of(named(header)), table.type_1(texts.sop_class_uid))
     sop_instance_uid = pseudonyms.uid(texts.sop_instance_uid)
     return layout.join(_meta(texts.sop_class_uid, sop_instance_uid, syntax), syntax, [copier.top(header), *parts])
 

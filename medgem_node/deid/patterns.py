@@ -1,0 +1,183 @@
+"""What names somebody, or leads to him, in any text: dates, telephones, addresses of all kinds, titles before a name.
+
+Every pattern is linear in the text: no unbounded part begins within another match of itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+
+from medgem_node.deid import vocabulary
+from medgem_node.deid.spelling import folded
+from medgem_node.dictionary import UIDS
+
+Span = tuple[int, int]
+_Check = Callable[[bytes, bytes], bool]
+"""Whether a pattern can be in an ASCII text, given in small letters and as its shape; fast, and never wrongly no."""
+
+_YEAR = r"(?:18|19|20)\d\d"
+_DAY = r"(?:3[01]|[12]\d|0?[1-9])"
+_MONTH = r"(?:1[0-2]|0?[1-9])"
+_BETWEEN = r"[./\-\s,]{1,3}"
+_NAME = (
+    r"(?:january|januar|janvier|january|janv|jan|enero|ene|gennaio|janeiro|february|februar|fevrier|febrero|febbraio|"
+    r"fevereiro|fevr|feb|fev|march|marzo|maerz|marz|mars|marco|mrz|mar|april|aprile|avril|abril|apr|avr|abr|may|mayo|"
+    r"mai|maggio|maio|june|juni|juin|junio|giugno|junho|jun|july|juli|juillet|julio|luglio|julho|juil|jul|august|"
+    r"aout|agosto|aug|ago|september|septembre|septiembre|settembre|setembro|sept|sep|set|october|oktober|octobre|"
+    r"octubre|ottobre|outubro|oct|okt|ott|november|novembre|noviembre|novembro|nov|december|dezember|decembre|"
+    r"diciembre|dicembre|dezembro|dec|dez|dic)"
+)
+_LONG_NAME = r"(?:january?|janvier|enero|february?|fevrier|febrero|march|maerz|marz|mars|marzo|april|avril|abril|" \
+    r"june|juni|juin|junio|july|juli|juillet|julio|august|aout|agosto|septemb\w+|septiembre|o[ck]tob\w+|octubre|" \
+    r"novemb\w+|noviembre|de[cz]emb\w+|diciembre)"  # fmt: skip
+_SPACE = r"[\s.,/\-_]{0,3}(?:(?:de|of)\s)?"
+_DATES = (
+    rf"(?<!\d)(?<!\d\.)(?:{_YEAR}{_BETWEEN}{_MONTH}{_BETWEEN}{_DAY}|{_DAY}{_BETWEEN}{_MONTH}{_BETWEEN}{_YEAR}"
+    rf"|{_MONTH}{_BETWEEN}{_DAY}{_BETWEEN}{_YEAR}|{_YEAR}[/-](?:0[1-9]|1[0-2])|(?:0[1-9]|1[0-2])[./-]{_YEAR})(?!\d)",
+    r"(?<![\w.])(?:\d\d\.\d\d\.\d\d|\d\d-\d\d-\d\d|\d{1,2}/\d{1,2}/\d\d)(?![\w])(?!\.\d)",
+    rf"(?<![a-z\d])(?:{_DAY}(?:st|nd|rd|th|er)?{_SPACE}{_NAME}{_SPACE}(?:{_YEAR}|'?\d\d)"
+    rf"|{_NAME}{_SPACE}{_DAY}(?:st|nd|rd|th)?{_SPACE}(?:{_YEAR}|'?\d\d)|{_YEAR}{_SPACE}{_NAME}{_SPACE}{_DAY}"
+    rf"|{_NAME}{_SPACE}{_YEAR}|{_DAY}(?:st|nd|rd|th)?\.?\s(?:of\s)?{_LONG_NAME}"
+    rf"|{_LONG_NAME}\s{_DAY}(?:st|nd|rd|th)?)(?![a-z\d])",
+    rf"(?<!\d){_YEAR}\s?\u5e74\s?{_MONTH}\s?\u6708(?:\s?{_DAY}\s?\u65e5)?|(?<!\d){_MONTH}\s?\u6708\s?{_DAY}\s?\u65e5",
+    r"(?<![a-z])(?:born|geboren|geb|dob|nacid[oa]|nee?|yob)(?![a-z])[\W_]{0,4}(?:in\s|le\s|am\s|el\s)?\d[\d./-]{1,9}",
+    r"(?<![\d:])\d{1,2}:\d\d:\d\d(?!\d)",
+)
+_NUMBERS = (
+    r"(?<!\d)(?<!\d\.)\d{6,}",
+    r"(?<![\d.])\d{3}[-.]\d{3}[-.]\d{4}(?!\d)|(?<!\d)\d{3}-\d{2}-\d{4}(?!\d)",
+    r"\+\d(?:[\s()./-]{0,2}\d){6,14}|\(\d{2,5}\)\s?\d(?:[\s./-]{0,2}\d){3,12}",
+    r"(?<![\d.,])0\d{1,4}[ /-]{1,3}\d{3}(?:[ /-]?\d){1,10}(?!\d)",
+    r"(?<![a-z])(?:tel|phone|telephone|telefon\w{0,2}|fax|mobile?|handy|call)(?![a-z])[\W_]{0,4}"
+    r"\d(?:[\s()./-]{0,2}\d){3,14}",
+    r"(?<![a-z])(?:mrn|ssn|pid|patid|pat|patient\s?id|patient|id|case|fall|fallnr|acc|accession|order)(?![a-z])"
+    r"(?:\s?(?:nr|no|number|id|#))?[\W_]{0,4}(?=[\w/-]{0,12}\d{4})[\w/-]{1,30}",
+)
+_ADDRESSES = (
+    r"(?<![\w.+\-])[\w.+\-]++@[\w.\-]{1,255}",
+    r"(?:https?|ftps?|file|smb|dicom|urn)://\S+|www\.\S+",
+    r"(?<![\w.\-])(?:[\w\-]++\.)++(?:com|org|net|edu|gov|int|info|local|lan|intern|de|fr|es|it|uk|ch|at|eu|us|io)"
+    r"(?![\w.])",
+    r"(?<![a-z\d])[a-z]:[\\/]\S*|\\\\[\w.$\-]+\\\S*",
+    r"(?<!\w)(?:~\w+)?/(?:home|users?|mnt|media|data|var|tmp|opt|srv|export|volumes|root|net)/\S*",
+    r"(?<![\w:])(?:[0-9a-f]{1,4}:){4,7}[0-9a-f]{1,4}(?!\w)",
+)
+_UID = re.compile(r"(?<!\d)(?<!\d\.)\d++(?:\.\d++){3,}+")
+_REGISTERED = "1.2.840.10008."
+
+_SURE = r"(?i:dr|dres|prof|mrs|miss|mme|mlle|herrn?|frau|sra|srta|dra|dott|doctor|doktor|docteur|do[nñ]a|se[nñ]ora?|" \
+    r"signora?|monsieur|madame)"  # fmt: skip
+_UNSURE = r"(?:Mr|Ms|Hr|Fr|Sr|Sig|MR(?=\.)|MS(?=\.)|HR(?=\.)|FR(?=\.)|SR(?=\.)|mr(?=\.)|ms(?=\.)|hr(?=\.))"
+_TITLE = re.compile(
+    rf"(?<![^\W_])(?P<title>{_SURE}|{_UNSURE})(?![^\W_])(?P<end>\.?\s{{0,3}})(?:(?i:med|dent|dr|prof|h\.c|univ)\b\.?\s{{0,2}}){{0,3}}"
+)
+_WORD = re.compile(r"[\s,]{0,3}(?:([^\W\d_])\.|([^\W\d_][^\W\d_'\u2019\-]{1,40}(?:['\u2019\-][^\W\d_]{1,40}){0,3})\.?)")
+_TITLES = tuple(
+    b"dr prof mrs miss mme mlle herr frau sra srta dott doctor doktor docteur dona senor signor monsieur madame "
+    b"mr ms hr fr sr sig".split()
+)
+_TITLED = re.compile(
+    rb"(?:dr|dres|prof|mrs|miss|mme|mlle|herrn?|frau|sra|srta|dra|dott|doctor|doktor|docteur|dona|senora?|signora?|"
+    rb"monsieur|madame|mr|ms|hr|fr|sr|sig)[.,\s]"
+)
+_SHAPES = bytes(48 if 48 <= c <= 57 else 45 if c in b"./-:, \t\r\n_()" else c for c in range(256))
+_OTHERS = bytes(c for c in range(256) if not (48 <= c <= 57 or c in b"./-:, \t\r\n_()"))
+
+
+def _has(*needles: bytes) -> _Check:
+    return lambda small, shape: any(needle in small for needle in needles)
+
+
+def _four_digits(small: bytes, shape: bytes) -> bool:
+    return b"0000" in shape.replace(b"-", b"")
+
+
+def _separated(small: bytes, shape: bytes) -> bool:
+    return b"-0-0" in shape or b"-00-0" in shape
+
+
+def _month(small: bytes, shape: bytes) -> bool:
+    return b"0" in shape and any(stem in small for stem in _STEMS)
+
+
+_STEMS = tuple(
+    b"jan ene gen feb fev mar mrz maerz apr avr abr may mai mag jun jui giu jul lug aug aou ago sep set oct okt ott "
+    b"out nov dec dez dic".split()
+)
+
+_PATTERNS: tuple[tuple[re.Pattern[str], re.Pattern[bytes] | None, _Check], ...] = tuple(
+    (re.compile(p), re.compile(p.encode("ascii")) if p.isascii() else None, check)
+    for p, check in (
+        (_DATES[0], _four_digits),
+        (_DATES[1], _separated),
+        (_DATES[2], _month),
+        (_DATES[4], _has(b"born", b"geb", b"dob", b"nacid", b"ne", b"yob")),
+        (_DATES[5], _separated),
+        *((p, _four_digits) for p in _NUMBERS),
+        (_ADDRESSES[0], _has(b"@")),
+        (_ADDRESSES[1], _has(b"://", b"www.")),
+        (_ADDRESSES[2], _has(b".")),
+        (_ADDRESSES[3], _has(b":\\", b":/", b"\\\\")),
+        (_ADDRESSES[4], _has(b"/")),
+        (_ADDRESSES[5], _has(b":")),
+    )
+)
+_ONLY_WIDE = re.compile(_DATES[3].encode("ascii", "backslashreplace").decode("ascii"))
+
+
+def spans(text: str, spelled: str, is_ascii: bool) -> Iterator[tuple[Span, bool]]:
+    """Where a text names somebody: start and end, and whether in the text itself or in its folded spelling."""
+    small = spelled.encode("ascii") if is_ascii else b""
+    shape = small.translate(_SHAPES, _OTHERS)
+    for pattern, _, may_be in _PATTERNS:
+        if not is_ascii or may_be(small, shape):
+            yield from ((match.span(), False) for match in pattern.finditer(spelled))
+    if not is_ascii:
+        yield from ((match.span(), False) for match in _ONLY_WIDE.finditer(spelled))
+    for match in _UID.finditer(spelled):
+        if match[0] not in UIDS and not match[0].startswith(_REGISTERED):
+            yield match.span(), False
+    yield from ((span, True) for span in _named(text))
+
+
+def may_be_in(small: bytes) -> bool:
+    """Whether `spans` may find something in an ASCII text in small letters; False is sure."""
+    shape = small.translate(_SHAPES, _OTHERS)
+    for _, pattern, may_be in _PATTERNS:
+        if may_be(small, shape) and pattern is not None and pattern.search(small):
+            return True
+    if b"." in small and _UID_BYTES.search(small):
+        return True
+    return any(title in small for title in _TITLES) and _TITLED.search(small) is not None
+
+
+_UID_BYTES = re.compile(rb"\d\.\d{1,64}\.\d{1,64}\.\d")
+
+
+def _named(text: str) -> Iterator[Span]:
+    """Names after a title, without the title."""
+    for title in _TITLE.finditer(text):
+        is_sure = "." in title["end"] or (title["title"][-1:].islower() and title["title"][:1].isupper())
+        span = _name(text, title.end(), is_sure and title["end"] != ".")
+        if span:
+            yield span
+
+
+def _name(text: str, at: int, is_sure: bool) -> Span | None:
+    """Up to three words at a place that are a name; a word of the vocabulary only if capital and surely one."""
+    start = end = -1
+    for _ in range(3):
+        word = _WORD.match(text, at)
+        if not word or ("," in text[at : word.start(1) if word[1] else word.start(2)] and start >= 0):
+            break
+        name = word[1] or word[2]
+        is_known = folded(name) in vocabulary.words()
+        is_first = start < 0
+        if is_known and not word[1] and not (is_first and is_sure and name[0].isupper()):
+            break
+        if not is_first and not name[0].isupper():
+            break
+        start = word.start(1) if start < 0 and word[1] else word.start(2) if start < 0 else start
+        at = end = word.end(1) + 1 if word[1] else word.end(2)
+    return (start, end) if end - start > 1 else None
