@@ -159,7 +159,7 @@ def series(scan: Scan, pose: Pose | None = None, seed: int = 0) -> tuple[list[Da
         if scan.noise:
             values = values + rng.normal(0, scan.noise, values.shape)
             values = np.abs(values + 1j * rng.normal(0, scan.noise, values.shape)) if scan.modality == "MR" else values
-        images.append(_image(scan, number, position, across, down, values))
+        images.append(image_of(scan, number, position, across, down, values))
         truths.append(Truth(in_brain(head), in_face(head), in_head(head)))
     return images, truths
 
@@ -193,7 +193,7 @@ def enhanced(images: list[Dataset]) -> Dataset:
     return whole
 
 
-def _image(
+def image_of(
     scan: Scan,
     number: int,
     position: NDArray[np.float64],
