@@ -11,13 +11,14 @@ import re
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import permutations
 from typing import NamedTuple, TypeVar
 
-from medgem_node.deid import patterns, vocabulary
+from medgem_node.deid import patterns
 from medgem_node.deid.charset import Charset, charset, decoded, encoded
 from medgem_node.deid.layout import Elements
-from medgem_node.deid.spelling import Spelled, compact, compact_ascii, folded, is_ideographic
+from medgem_node.deid.needles import ANYWHERE, BEHIND, NUMBER, STOPPED, days, identifier, is_common, person, persons
+from medgem_node.deid.spelling import Spelled, compact_ascii, folded
+from medgem_node.deid.vocabulary import TERMS
 from medgem_node.dictionary import vr_of
 
 __all__ = ["IDENTIFIERS", "TERMS", "Charset", "Identity", "Named", "charset_of", "decoded", "encoded", "is_naming"]
@@ -33,42 +34,9 @@ IDENTIFIERS = frozenset(
 )  # fmt: skip
 """IDs, numbers, addresses, telephones and places whose value must not turn up in another text."""
 
-TERMS = frozenset(
-    """
-    ORIGINAL DERIVED PRIMARY SECONDARY OTHER AXIAL LOCALIZER VOLUME NONE MIXED MONOCHROME1 MONOCHROME2 RGB YES NO
-    YBR_FULL YBR_FULL_422 YBR_ICT YBR_RCT YBR_PARTIAL_420 IDENTITY INVERSE LIN LOG DISP FOR PRESENTATION PROCESSING
-    HU US UNSPECIFIED LINEAR LINEAR_EXACT SIGMOID CR DX MG IO CT MR PT NM XA RF L R B U A P H F M AP PA LL RL LLD RLD
-    LLO RLO LAT HFS FFS HFP FFP HFDR HFDL FFDR FFDL CHEST ABDOMEN PELVIS HEAD SKULL NECK BRAIN HEART LUNG LIVER BREAST
-    SPINE CSPINE TSPINE LSPINE SSPINE SHOULDER ARM ELBOW FOREARM WRIST HAND FINGER HIP LEG THIGH KNEE CALF ANKLE FOOT
-    TOE CLAVICLE RIB STERNUM JAW EXTREMITY WHOLEBODY PORTABLE CASSETTE STORAGE FILM BUCKY ISO_2022_IR_6
-    ISO_2022_IR_87 ISO_IR_100 ISO_IR_192 UNMODIFIED MODIFIED REMOVED ABSOLUTE PERCENTAGE CONSTANT
-    """.split()  # noqa: SIM905
-)
-"""Standard terms of CS attributes that a detector reads; they stay even when a patient is called Hand or Foot."""
-
 REMOVED = "[removed]"
-_PARTICLES = frozenset(
-    """
-    van von der den de del della di da dos das do du la le el al bin ibn ben abu st saint san zu zum zur ten ter mac mc
-    dr dres prof med mr mrs ms herr frau jr sr phd md ii iii unknown anonymous anonym none null patient test phantom
-    """.split()  # noqa: SIM905
-)
-_NAMES_FIRST = frozenset({"li", "kim"})  # though German writes its left side and contrast medium so
-_PLACES = frozenset(
-    """
-    hospital hospitals hopital ospedale klinik klinikum kliniken clinic clinica clinique krankenhaus university
-    universitat universitatsklinikum universite universitaire universidad centre center centrum centro health
-    healthcare institute institut instituto praxis department dept abteilung service street strasse road avenue
-    platz rue calle via group general regional national memorial community county city saint sankt
-    """.split()  # noqa: SIM905
-)
-_INTRODUCED = ("patient", "patientname", "name", "pat", "paciente", "surname")
-_HONORIFICS = ("先生", "女士", "小姐", "医生", "様", "さん", "氏", "殿", "씨", "님")
-_SEPARATORS = re.compile(r"[\s^=,.;:/\\_\-'’()\0]+")
 _WIDEST_GAP = 3
 _REMEMBERED = 4096
-
-_ANYWHERE, _EDGES, _NUMBER, _STOPPED = range(4)  # how a needle must stand; from 4 on: behind so many letters less 4
 
 
 class Named(NamedTuple):
@@ -125,33 +93,34 @@ class Identity:
     @classmethod
     def of(cls, named: Iterable[Named]) -> Identity:
         """Names, identifiers and days of a header; made once for the same ones."""
-        values = tuple(
-            (tag, kind, value[:8] if kind == "D" else value, codecs)
+        values = (
+            (kind, value[:8] if kind == "D" else value, codecs)
             for tag, vr, value, codecs in named
             if (kind := _kind(tag, vr))
         )
-        known = _IDENTITIES.get(values)
+        key = frozenset(values)
+        known = _IDENTITIES.get(key)
         if known is None:
-            known = _IDENTITIES[values] = cls._made(values)
+            known = _IDENTITIES[key] = cls._made(key)
             if len(_IDENTITIES) > 64:
                 _IDENTITIES.popitem(last=False)
         return known
 
     @classmethod
-    def _made(cls, values: tuple[_Value, ...]) -> Identity:
+    def _made(cls, values: frozenset[_Value]) -> Identity:
         needles: dict[str, int] = {}
         initials: set[str] = set()
-        for _, kind, value, codecs in dict.fromkeys(values):
+        for kind, value, codecs in values:
             text = (decoded(value, codecs) or value.decode("latin-1")).strip(" \0")
             if kind == "D":
-                needles.update(_days(text))
+                needles.update(days(text))
             elif kind == "N":
-                for words in _persons(text):
-                    needles.update(_person(words))
+                for words in persons(text):
+                    needles.update(person(words))
                     initials.update(folded(word[0])[:1] for word in words)
             else:
                 for each in text.split("\\"):
-                    needles.update(_identifier(each))
+                    needles.update(identifier(each))
         needles.pop("", None)
         plain = [n for n in needles if n.isascii()]
         short = [n for n in plain if len(n) < 4]
@@ -190,10 +159,14 @@ class Identity:
         """Whether a text names somebody of this header, or anybody."""
         return bool(self.spans(text))
 
+    def is_own_in(self, text: str) -> bool:
+        """Whether a text names somebody of this header; no other date, number or address counts."""
+        return any(True for _ in self._identified(Spelled.of(text)))
+
     def is_number(self, value: bytes) -> bool:
         """Whether one of the numbers of a DS or IS is an identifier of six digits or more."""
         numbers = (n.strip(b" \0") for n in value.split(b"\\"))
-        return any(len(n) > 5 and self.needles.get(n.decode("ascii", "replace")) == _NUMBER for n in numbers)
+        return any(len(n) > 5 and self.needles.get(n.decode("ascii", "replace")) == NUMBER for n in numbers)
 
     def spans(self, text: str) -> list[patterns.Span]:
         """Where a text names somebody: sorted, apart."""
@@ -205,7 +178,7 @@ class Identity:
             found = [spelled.span(*span) for span in self._identified(spelled)]
             for span, is_original in patterns.spans(text, spelled.folded, text.isascii()):
                 found.append(span if is_original else spelled.span(*span))
-            known = _merged(found, text)
+            known = merged(found, text)
             if len(text) <= _REMEMBERED:
                 _remember(self._cleaned, text, known)
         return known
@@ -226,7 +199,7 @@ class Identity:
             while at >= 0:
                 span = _span(spelled, at, len(needle), how)
                 if span:
-                    yield span if how == _NUMBER else self._with_initials(spelled, span)
+                    yield span if how == NUMBER else self._with_initials(spelled, span)
                 at = spelled.compact.find(needle, at + 1)
 
     def _with_initials(self, spelled: Spelled, span: patterns.Span) -> patterns.Span:
@@ -242,8 +215,8 @@ class Identity:
 
 _Key = TypeVar("_Key")
 _Answer = TypeVar("_Answer")
-_Value = tuple[int, str, bytes, Charset | None]
-_IDENTITIES: OrderedDict[tuple[_Value, ...], Identity] = OrderedDict()
+_Value = tuple[str, bytes, Charset | None]
+_IDENTITIES: OrderedDict[frozenset[_Value], Identity] = OrderedDict()
 _DIGITS = bytes(48 if 48 <= c <= 57 else c for c in range(256))
 _AFTER = re.compile(r"[\s^,.'’]{1,3}([^\W\d_])(?![^\W_])\.?")
 _BEFORE = re.compile(r"(?<![^\W_])([^\W\d_])[\s^,.]{1,3}$")
@@ -275,114 +248,23 @@ def _kind(tag: int, vr: str) -> str:
     return {"PN": "N", "DA": "D", "DT": "D"}.get(vr, "")
 
 
-def _persons(text: str) -> Iterator[list[str]]:
-    """The words of each group of each name (PS3.5 6.2.1): family, given and middle name."""
-    for group in text.replace("\\", "=").split("="):
-        words = [word for part in group.split("^")[:3] for word in _SEPARATORS.split(part) if word]
-        if words:
-            yield list(dict.fromkeys(words))[:8]
-
-
-def _person(words: list[str]) -> dict[str, int]:
-    """A name as it may be written: its words, or those that say too little alone together with others."""
-    needles: dict[str, int] = {}
-    weak = {word for word in words if _is_weak(word)}
-    for word in words:
-        if word not in weak or (len(compact(word)) > 3 and folded(word) not in _PARTICLES):
-            needles.update(_forms(word))  # a common one inside a word that is none
-        if word in weak and len(word) > 1 and len(compact(word)) > 2 and folded(word) not in _PARTICLES:
-            needles.update({compact(before) + compact(word): 4 + len(compact(before)) for before in _INTRODUCED})
-    for one, other in permutations(words, 2):
-        if one in weak or other in weak:
-            needles[compact(one) + compact(other)] = _together(one, other)
-        if one in weak and len(one) > 2 and not is_ideographic(one + other):
-            needles.setdefault(compact(one) + compact(other[0]), _STOPPED)
-            needles.setdefault(compact(other[0]) + compact(one), _STOPPED)
-    if weak and is_ideographic(words[0]):
-        needles.update({compact(words[0] + honorific): _ANYWHERE for honorific in _HONORIFICS})
-    return needles
-
-
-def _together(one: str, other: str) -> int:
-    """How two names must stand side by side; a letter beside a common word needs a full stop or comma."""
-    if is_ideographic(one + other):
-        return _ANYWHERE
-    return _STOPPED if min(len(one), len(other)) == 1 else _EDGES
-
-
-def _is_weak(word: str) -> bool:
-    """Whether a word alone names nobody for sure."""
-    small = folded(word)
-    if is_ideographic(word):
-        return len(word) == 1
-    if small in _NAMES_FIRST:
-        return False
-    return len(small) < 2 or small in _PARTICLES or _is_common(small)
-
-
-def _is_common(word: str) -> bool:
-    return word in vocabulary.words() or word.upper() in TERMS
-
-
-def _forms(word: str) -> dict[str, int]:
-    """A name in its spellings; short ones only as a word of their own."""
-    spellings = {compact(word), compact(folded(word.replace("å", "aa").replace("Å", "aa")))}
-    spellings |= {spelling.replace("aa", "a") for spelling in spellings}
-    return {s: _ANYWHERE if len(s) > 3 or is_ideographic(word) else _EDGES for s in spellings if len(s) > 1}
-
-
-def _identifier(value: str) -> dict[str, int]:
-    """A number, an address or the name of a place, as it may be written."""
-    needles: dict[str, int] = {}
-    number = compact(value)
-    digits = sum(c.isdigit() for c in number)
-    if digits and len(number) > 4 and (len(number) > digits or len(number) < 25):
-        needles[number] = _NUMBER
-        needles.update(dict.fromkeys(re.findall(r"\d{5,}", number), _NUMBER))
-        needles.update({short: _NUMBER for run in list(needles) if len(short := run.lstrip("0")) > 4})
-    elif digits and len(number) == 4 and digits < 4:
-        needles[number] = _EDGES
-    words = [word for word in re.split(r"[\W\d_]+", value) if len(word) > 1]
-    strong = [word for word in words if not _is_weak(word) and folded(word) not in _PLACES and len(word) > 2]
-    if digits and len(words) < 2:
-        return needles
-    for word in strong:
-        needles.update(_forms(word))
-    if len(words) > 1 and len(number) > 5:
-        needles[number] = _EDGES
-    return needles
-
-
-def _days(text: str) -> dict[str, int]:
-    """A day in digits, with any separators; what names its month is found without knowing it."""
-    digits = text.replace(".", "")[:8]
-    if len(digits) != 8 or not digits.isdecimal() or digits[:4] == "0000":
-        return {}
-    y, m, d = digits[:4], digits[4:6], digits[6:]
-    written = {y + m + d, d + m + y, m + d + y, y[2:] + m + d, d + m + y[2:], m + d + y[2:]}
-    short_month, short_day = m.lstrip("0"), d.lstrip("0")
-    written |= {short_day + short_month + year for year in (y, y[2:])} | {short_month + short_day + y}
-    written |= {short_month + short_day + y[2:], y + short_month + short_day}
-    return {number: _NUMBER for number in written if len(number) > 4}
-
-
 def _span(spelled: Spelled, at: int, length: int, how: int) -> patterns.Span | None:
     """Where a needle found at `compact[at]` stands in the folded text, if it stands as it must."""
-    behind = how - 4 if how > 3 else 0
+    behind = max(how - BEHIND, 0)
     first, last = at + behind, at + length - 1
     start, end = spelled.starts[first], spelled.ends[last]
     gaps = [spelled.starts[k + 1] - spelled.ends[k] for k in range(at, last)]
     if max(gaps, default=0) > _WIDEST_GAP:
         return None
     are_edges = spelled.is_edge(spelled.starts[at]) and spelled.is_edge(end)
-    if how == _ANYWHERE and not any(gaps):
+    if how == ANYWHERE and not any(gaps):
         start, end = spelled.word(start, end)
-        return None if _is_common(spelled.folded[start:end]) else (start, end)
-    if how == _NUMBER:
+        return None if is_common(spelled.folded[start:end]) else (start, end)
+    if how == NUMBER:
         return (start, end) if _is_number_apart(spelled.folded, start, end) else None
-    if not are_edges or (how == _ANYWHERE and length < 6):
+    if not are_edges or (how == ANYWHERE and length < 6):
         return None
-    if how == _STOPPED and not re.search(r"[.,]", spelled.folded[start : end + 1]):
+    if how == STOPPED and not re.search(r"[.,]", spelled.folded[start : end + 1]):
         return None
     return start, end
 
@@ -393,7 +275,7 @@ def _is_number_apart(text: str, start: int, end: int) -> bool:
     return not before and not (end < len(text) and text[end].isdigit() and text[end - 1].isdigit())
 
 
-def _merged(found: Iterable[patterns.Span], text: str) -> list[patterns.Span]:
+def merged(found: Iterable[patterns.Span], text: str) -> list[patterns.Span]:
     """Sorted, without overlaps; neighbours with nothing but separators between become one."""
     spans: list[patterns.Span] = []
     for start, end in sorted(found):
