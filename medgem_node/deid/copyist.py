@@ -16,9 +16,10 @@ from medgem_node.deid.certificate import Deeds
 from medgem_node.deid.crew import Member, Task
 from medgem_node.deid.deidentifier import Copy, Deidentifier
 from medgem_node.deid.file_copy import Original
-from medgem_node.deid.file_name import FileNames
+from medgem_node.deid.file_name import FileNames, IsNamed
 from medgem_node.deid.profile import IMPLEMENTATION_CLASS_UID
 from medgem_node.deid.pseudonym import Pseudonyms
+from medgem_node.deid.text import Identity
 from medgem_node.errors import CannotDeidentify, LeakFound, MedgemError
 
 Status = Literal["written", "held", "not DICOM"]
@@ -29,6 +30,7 @@ Note = Callable[[str, str], Any]
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 _BARE = re.compile(rb"[\2\x08]\0[\0-\xff]\0(?:[A-Z]{2}|[\0-\xff]{2}\0\0)|\0[\2\x08]\0[\0-\xff][A-Z]{2}")
+_MOST_ANSWERS = 10_000
 _HEAD_BYTES = 1024  # holds the file meta information that we write
 _META_INSTANCE = re.compile(rb"\x02\0\x03\0UI[\0-\x40]\0([0-9.]+)")
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
@@ -75,6 +77,8 @@ class Copyist(Member):
     certifies: bool = False
     masks_of: MasksOf | None = None
     note: Note | None = None
+    _identity: Identity | None = None
+    _answers: dict[str, bool] = field(default_factory=dict)
     _deeds: dict[str, Deeds] = field(default_factory=dict)
     _folders: dict[str, set[str]] = field(default_factory=dict)
 
@@ -124,7 +128,7 @@ class Copyist(Member):
         mask = masks.get(original_uids(f"{self.source}/{name}")[2]) if masks else None
         copy = self.deidentifier.copy(original.data, mask)
         uids = (copy.sop_instance_uid, copy.study_instance_uid)
-        written, instead = self.file_names.written(name, copy.identity.is_named_in, uids)
+        written, instead = self.file_names.written(name, self._is_named(copy.identity), uids)
         self._place(written, copy, original)
         note = self.note(f"{self.source}/{name}", f"{self.target}/{written}") if self.note is not None else None
         sha256 = ""
@@ -134,6 +138,19 @@ class Copyist(Member):
             deeds.add(copy.changes, copy.pixels, copy.done.claimed)
         study, instance = copy.study_instance_uid, copy.sop_instance_uid
         return Outcome(number, "written", "", written, study, instance, sha256, copy.pixels, instead, note)
+
+    def _is_named(self, identity: Identity) -> IsNamed:
+        """Asks an identity, and remembers what it said of folders."""
+        if identity is not self._identity or len(self._answers) > _MOST_ANSWERS:
+            self._identity, self._answers = identity, {}
+        answers = self._answers
+
+        def is_named(text: str) -> bool:
+            if text not in answers:
+                answers[text] = identity.is_own_in(text)
+            return answers[text]
+
+        return is_named
 
     def _place(self, name: str, copy: Copy, original: Original) -> None:
         folder, _, last = f"/{name}".rpartition("/")

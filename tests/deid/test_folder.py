@@ -186,6 +186,18 @@ def test_a_component_that_names_the_patient_is_replaced_for_every_file(film: Dat
     assert not (tmp_path / "out" / "zebulon_2020").exists()
 
 
+def test_numbers_and_dates_of_others_do_not_change_a_name(film: Dataset, tmp_path: Path) -> None:
+    film.AccessionNumber, film.StudyID = "1", "12"
+    names = ["PA000001/IM000001", "20230405/1.dcm", "12/001-555-1234.dcm"]
+    for number, name in enumerate(names):
+        film.SOPInstanceUID = film.file_meta.MediaStorageSOPInstanceUID = f"{INSTANCE}.{number}"
+        save(film, tmp_path / "in" / name)
+
+    run(tmp_path / "in", tmp_path / "out")
+
+    assert sorted(files_in(tmp_path / "out")) == sorted(names)
+
+
 def test_a_file_of_others_is_never_replaced(films: Path, tmp_path: Path) -> None:
     strange = tmp_path / "out" / "series-0" / "IM0000.dcm"
     strange.parent.mkdir(parents=True)
