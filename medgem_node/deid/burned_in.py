@@ -15,18 +15,17 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from medgem_node import frame
-from medgem_node.deid import levels, reader, regions, samples
+from medgem_node.deid import reader, regions, shape
 from medgem_node.deid.layout import Broken, Syntax
-from medgem_node.deid.masking import blanked
 from medgem_node.deid.options import Option, Profile
 from medgem_node.deid.pixels import Pixels
 from medgem_node.deid.reader import Box, Grey, Reader, Text
-from medgem_node.deid.samples import Shape
+from medgem_node.deid.shape import Shape
 from medgem_node.errors import CannotDeidentify, ConfigError, NotAnalysable
 
+_PALETTE = frozenset({0x00281101, 0x00281102, 0x00281103, 0x00281201, 0x00281202, 0x00281203})
 WANTED: frozenset[int] = (
-    frozenset({0x00080008, 0x00080016, 0x00080060, 0x00080064, 0x00280301, regions.TAG}) | samples.TAGS | levels.TAGS
+    frozenset({0x00080008, 0x00080016, 0x00080060, 0x00080064, 0x00280301, regions.TAG}) | shape.TAGS | _PALETTE
 )
 """Top-level attributes whose raw values `examined` asks for."""
 
@@ -85,8 +84,8 @@ def examined(
         If it shows text and Clean Pixel Data was not asked for; if nobody can look, or what was seen cannot be blanked.
     """
     try:
-        shape = Shape.of(values, syntax)
-        kind = _kind(values, shape)
+        lies = Shape.of(values, syntax)
+        kind = _kind(values, lies)
         is_cleaned = Option.CLEAN_PIXEL_DATA in profile.options
         if kind is _Kind.SECTION:
             return Examined(pixels, "not examined")
@@ -97,7 +96,7 @@ def examined(
             return Examined(pixels, "not examined")
         if eyes is None:
             raise CannotDeidentify(f"it may show text, and nothing here reads it; {reader.INSTALL}")
-        look = _Look(pixels, values, syntax, shape, kind, eyes)
+        look = _Look(pixels, values, syntax, lies, kind, eyes)
         return look.cleaned() if is_cleaned else look.screened()
     except (Broken, NotAnalysable, ConfigError) as exc:
         raise CannotDeidentify(f"whether it shows text cannot be decided: {exc}") from None
@@ -127,6 +126,8 @@ class _Look:
         if not boxes and not outside.any():
             self._refuse_unseen()
             return Examined(self.pixels, "clean")
+        from medgem_node.deid.masking import blanked
+
         mask = outside | _mask(boxes, self.shape)
         return Examined(blanked(self.pixels, self.values, self.syntax, mask), "masked", tuple(boxes))
 
@@ -135,6 +136,8 @@ class _Look:
             raise CannotDeidentify("Burned In Annotation says that its pixels hold text, and none was found")
 
     def _pictures(self) -> Iterable[Grey]:
+        from medgem_node.deid import levels  # decoders, which most images do not need
+
         is_page = self.kind is _Kind.PAGE and _text(self.values, 0x00080016) not in _ULTRASOUND
         if is_page and self.shape.frames > _MOST_PAGES:
             raise Broken("it has more pages than are read")
@@ -162,6 +165,8 @@ class _Look:
         raise Broken("text was found again where it had been blanked")
 
     def _texts(self, picture: Grey) -> list[Text]:
+        from medgem_node import frame
+
         with frame.coded("pixel-data", "the text reader failed"):
             texts = self.eyes.read(picture)
         if any(reader.is_large(t.box, picture.shape) and t.confidence < reader.SURELY for t in texts):

@@ -12,9 +12,9 @@ from medgem_node.deid import samples
 from medgem_node.deid.layout import Broken, Syntax
 from medgem_node.deid.pixels import Pixels
 from medgem_node.deid.reader import Grey
-from medgem_node.deid.samples import Samples, Shape
+from medgem_node.deid.samples import Samples
+from medgem_node.deid.shape import Shape
 
-TAGS = frozenset({0x00281101, 0x00281102, 0x00281103, 0x00281201, 0x00281202, 0x00281203})
 STATIC_FRAMES = 8
 """How many frames tell what stands still in all of them."""
 

@@ -16,7 +16,8 @@ from medgem_node.deid import samples
 from medgem_node.deid.layout import Broken, Syntax
 from medgem_node.deid.pixels import Pixels
 from medgem_node.deid.reader import Box
-from medgem_node.deid.samples import Samples, Shape
+from medgem_node.deid.samples import Samples
+from medgem_node.deid.shape import Shape
 from medgem_node.errors import CannotDeidentify, NotAnalysable
 
 Mask = NDArray[np.bool_]
@@ -34,7 +35,7 @@ def blanked(
     Parameters
     ----------
     values
-        Raw values of the header, of `samples.TAGS` at least.
+        Raw values of the header, of `shape.TAGS` at least.
     mask
         Boxes or (rows, columns), for every frame; or (frames, rows, columns).
     fill

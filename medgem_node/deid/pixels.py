@@ -6,6 +6,7 @@ where something had to be blanked.
 
 from __future__ import annotations
 
+import mmap
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -113,24 +114,24 @@ class Pixels:
         return ends[list(self.firsts)].astype("<u4").tobytes()
 
 
-def take(body: Buffer, at: int, syntax: Syntax) -> Pixels | None:
+def take(body: Buffer | mmap.mmap, at: int, syntax: Syntax) -> Pixels | None:
     """The pixel element at `at`; what follows it is no part of an image. Raises Broken."""
     if at == len(body):
         return None
     tag, vr, length, start = _head(body, at, syntax)
     vr = _VR.get(tag, vr if vr in ("OB", "OW") else "OW")
-    body = memoryview(body)
+    view = memoryview(body)
     if length == UNDEFINED:
         if not syntax.encapsulated:
             raise Broken("encapsulated pixels in a native transfer syntax")
         if syntax.uid != _RLE and not syntax.uid.startswith(_STREAMS):
             raise Broken("a code stream that cannot be searched for what is no pixel, such as of a video")
-        return _fragments(body, start, syntax)
+        return _fragments(view, start, syntax)
     if syntax.encapsulated:
         raise Broken("native pixels in an encapsulated transfer syntax")
     if start + length > len(body):
         raise Broken("pixels are cut off")
-    return Pixels(tag, vr, (body[start : start + length],))
+    return Pixels(tag, vr, (view[start : start + length],))
 
 
 def cut(pixels: Pixels, expected_bytes: int) -> Pixels:
@@ -186,7 +187,7 @@ def without_comments(pixels: Pixels, plane_bytes: int = 0) -> Pixels:
     return replace(pixels, chunks=tuple(chunks))
 
 
-def _head(body: Buffer, at: int, syntax: Syntax) -> tuple[int, str, int, int]:
+def _head(body: Buffer | mmap.mmap, at: int, syntax: Syntax) -> tuple[int, str, int, int]:
     tag, vr, length, start = read_head(bytes(body[at : at + 12]), 0, syntax)
     return tag, vr, length, at + start
 
