@@ -75,8 +75,8 @@ def _middle(volume: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def _upright(volume: NDArray[np.float32], scan: Scan) -> NDArray[np.float32]:
-    """(z, y, x) from a stack of axial slices, or of sagittal ones from the right with the head up."""
-    return volume if scan.plane == "axial" else np.ascontiguousarray(volume.transpose(1, 2, 0)[::-1])
+    """(z, y, x) without the table, from axial slices or from sagittal ones with the head up."""
+    return volume[:, :234] if scan.plane == "axial" else np.ascontiguousarray(volume.transpose(1, 2, 0)[::-1])
 
 
 def _values(image: Dataset) -> NDArray[np.float32]:
