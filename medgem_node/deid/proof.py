@@ -22,13 +22,15 @@ from medgem_node.dictionary import name_of
 
 UNREADABLE = "unreadable"
 
-_WANTED = Wanted(LISTED | {0x00120062})
+_WANTED = Wanted(LISTED | {0x00080005, 0x00120062})
 _KEPT_IDENTITIES = 64
 _PIECE, _OVERLAP = 8 << 20, 256
+_SCHEMES = frozenset({0x00080102, 0x00080103, 0x00080105, 0x0008010F})  # of codes: said by everybody
 _FEW = 60
+_LONG_UID = 10  # shorter ones are versions of something as well
 _UID = re.compile(rb"[0-9]+(?:\.[0-9]+){3,}")
 _NOTHING = re.compile(
-    rb"[0\s.:\\+-]*|anon.*|removed|other|0*[0-9]{0,2}y|19000101(?:0*)|urn:removed|medgem.*|none|no|yes|unknown"
+    rb"[0\s.:\\+-]*|anon.*|removed|other|0+y|19000101(?:0*)|urn:removed|medgem.*|none|no|yes|unknown"
     rb"|(?:remove|anonymi[sz]e|deidentifie)d?"
 )
 """What a copier puts where something must stand, in lower case: equal to the original only if that said nothing."""
@@ -77,12 +79,12 @@ class _Identity:
         named: dict[tuple[int, str, bytes], None] = {}
         values: dict[int, set[bytes]] = {}
         uids: dict[bytes, str] = {}
-        for head, start, stop, inside, _ in (*file.meta, *file.elements):
+        for head, start, stop, inside, _ in (*file.elements, *file.meta):
             tag, vr = head.tag, head.vr
             if start == stop or vr == "SQ":
                 continue
             if vr == "UI":
-                uids[data[start:stop]] = name_of(tag)
+                uids.setdefault(data[start:stop], name_of(tag))
                 continue
             if tag in LISTED:
                 state = left[tag]
@@ -97,11 +99,13 @@ class _Identity:
                     named[tag, vr, value[:10]] = None
                 elif vr in TEXTS:
                     named[tag, vr, value] = None
-            elif vr in ("PN", "AE") or (inside in LISTED and vr in TEXTS and left[inside] == ""):
+            elif vr in ("PN", "AE") or (
+                inside in LISTED and vr in TEXTS and left[inside] == "" and tag not in _SCHEMES
+            ):
                 named[tag, vr, data[start:stop]] = None
             elif vr in ("DA", "DT") and not days_stay and not tag >> 16 & 1:
                 named[tag, vr, data[start : start + 10]] = None
-            elif tag == 0x00080005:
+            elif tag == 0x00080005 and not codecs:
                 codecs = data[start:stop]
         instances = {} if Option.RETAIN_UIDS in options else _instance_uids(uids)
         return cls(_needles(tuple(named), codecs), values, instances)
@@ -126,7 +130,7 @@ def _instance_uids(values: dict[bytes, str]) -> dict[bytes, str]:
     for value, keyword in values.items():
         for uid in value.split(b"\\"):
             uid = uid.strip(b" \0")
-            if proof_needles.is_instance_uid(keyword, uid):
+            if len(uid) >= _LONG_UID and proof_needles.is_instance_uid(keyword, uid):
                 found[uid] = keyword
     return found
 

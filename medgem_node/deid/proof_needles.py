@@ -57,6 +57,7 @@ _WORDS = frozenset(
         deidentifying de-identifying basic application level confidentiality profile pixels read found blanked text
         table ultrasound general department hospital radiology mammo kidney prostate uterus aorta thorax right left
         bilateral female male prone supine decubitus standard routine contrast with without phase arterial venous
+        perfusion diffusion angio velocity magnitude density projection reformatted
         series study image patient test phantom default system scanner doctor male female anonymous
         """,
     )
@@ -68,7 +69,7 @@ _CLASSES = re.compile(
 )
 _NUMBERS = re.compile(
     "PatientID|OtherPatientIDs$|AccessionNumber|StudyID|MedicalRecord|AdmissionID|ServiceEpisodeID|RequestedProcedureID"
-    "|Telephone|Telecom|Address|Insurance|ClinicalTrialSubject|OrderNumber|IssuerOf|BirthName|ProcedureStepID|InstitutionName$|InstitutionalDepartmentName|DeviceSerialNumber"
+    "|Telephone|Telecom|Address|Insurance|ClinicalTrialSubject|OrderNumber|IssuerOf|BirthName|ProcedureStepID"
 )
 """Keywords whose values must stand nowhere, whatever the original says elsewhere."""
 
@@ -132,7 +133,7 @@ def needles(values: Iterable[tuple[int, str, bytes]], codecs: tuple[str, ...]) -
 @lru_cache(65536)
 def is_instance_uid(keyword: str, uid: bytes) -> bool:
     """Whether it names one thing of somebody's, and no class, scheme or registered thing."""
-    return uid.count(b".") >= 3 and not _CLASSES.search(keyword) and uid.decode("latin-1") not in UIDS
+    return uid.count(b".") >= 2 and not _CLASSES.search(keyword) and uid.decode("latin-1") not in UIDS
 
 
 def is_said(text: str) -> bool:
@@ -191,7 +192,9 @@ def disguised(needle: Needle) -> Iterator[bytes]:
     """Base64 at each of its three alignments, and hexadecimal digits (percent signs fall out of no text)."""
     if needle.kind == "day":
         year, month, day = needle.text[:4], needle.text[4:6], needle.text[6:]
-        yield from (f"{day}{month}{year}".encode(), f"{month}{day}{year}".encode())
+        short = (month.lstrip("0"), day.lstrip("0"))
+        forms = {f"{a}{b}{year}" for m, d in ((month, day), short) for a, b in ((d, m), (m, d))}
+        yield from (form.encode() for form in sorted(forms))
         return
     if len(needle.text) < 8 or needle.kind not in ("name", "number"):
         return

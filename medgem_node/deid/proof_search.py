@@ -18,7 +18,8 @@ _FIGURES = frozenset({"DS", "IS", "TM"})
 _CODES = frozenset({0x00080100, 0x00080102, 0x00080103, 0x00080104, 0x00080105, 0x00080106, 0x0008010B, 0x0008010F})
 _PUBLIC = frozenset(
     {"DCM", "SCT", "SRT", "SNM3", "99SDM", "LN", "UCUM", "RADLEX", "NCIT", "FMA", "MSH", "UMLS", "BI", "I9", "I9C",
-     "I10", "I10P", "ICDO3", "RXNORM", "NEU", "MDC", "C4", "CPT4"}
+     "I10", "I10P", "ICDO3", "RXNORM", "NEU", "MDC", "C4", "CPT4", "RFC5646", "RFC3066", "ISO639_1",
+     "ISO639_2", "ISO3166_1"}
 )  # fmt: skip
 
 
@@ -49,8 +50,13 @@ class Look:
     @cached_property
     def told_elsewhere(self) -> str:
         """What the original says in attributes that may stay."""
-        stays = (leaf for leaf in _leaves(opened((self.original,), _ALL)) if not leaf.is_listed and leaf.tag >> 17)
-        return "\\".join(proof_text.compact(text) for leaf in stays if not leaf.tag >> 16 & 1 for text in leaf.texts)
+        stays = (leaf for leaf in _leaves(opened((self.original,), _ALL)) if not leaf.is_listed and leaf.tag >> 16 > 2)
+        return "\\".join(
+            proof_text.compact(text)
+            for leaf in stays
+            if leaf.vr != "AE" and not leaf.tag >> 16 & 1
+            for text in leaf.texts
+        )
 
     def confirmed(self, candidates: Iterable[Needle]) -> Iterator[Needle]:
         """Those that stand in a value."""
@@ -93,7 +99,10 @@ def _leaves(file: File) -> Iterator[Leaf]:
             codecs = proof_text.declared(raw)
         if head.tag == 0x00080100:
             is_public = _scheme(file, stop) in _PUBLIC
-        texts = tuple(proof_text.folded(text) for text in proof_text.readings(raw, codecs))
+        if head.vr in _BINARY:
+            texts: tuple[str, ...] = (raw.replace(b"\0", b"").lower().decode("latin-1"),)
+        else:
+            texts = tuple(proof_text.folded(text) for text in proof_text.readings(raw, codecs))
         listed = head.tag in LISTED or inside in LISTED
         yield Leaf(head.tag, head.vr, raw.lower(), texts, listed, is_public and head.tag in _CODES)
 
@@ -101,7 +110,7 @@ def _leaves(file: File) -> Iterator[Leaf]:
 def _scheme(file: File, at: int) -> str:
     """The Coding Scheme Designator that follows a Code Value at once."""
     found = re.match(rb"\x08\x00\x02\x01(?:SH..|....)|\x00\x08\x01\x02SH..", file.data[at : at + 8], re.DOTALL)
-    value = re.match(rb"[A-Za-z0-9]+", file.data[at + 8 : at + 24]) if found else None
+    value = re.match(rb"[A-Za-z0-9_]+", file.data[at + 8 : at + 24]) if found else None
     return value[0].decode("ascii").upper() if value else ""
 
 

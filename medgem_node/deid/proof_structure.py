@@ -9,7 +9,7 @@ from importlib.resources import files
 
 from medgem_node.deid.options import Option
 from medgem_node.deid.proof_needles import PRIVATE, is_instance_uid
-from medgem_node.deid.proof_reader import File
+from medgem_node.deid.proof_reader import File, Unreadable
 from medgem_node.dictionary import name_of
 
 PREAMBLE, BEHIND, COMMENT, REFERENCES = "preamble", "bytes after the data set", "a comment in a frame", "references"
@@ -50,7 +50,10 @@ def faults(copy: File, options: frozenset[Option]) -> set[str]:
 
 def dangling(before: File, after: File) -> set[str]:
     """Whether one UID became two or two became one: then a reference leads nowhere, or to something else."""
+    own = {after.data[a:b].strip(b"\0 ") for head, a, b, _, _ in after.meta if head.tag == 0x00020003}
     places, copies = _uids(before), _uids(after)
+    if own != set(copies.get((0x00080018, 0, 0), ())):
+        return {REFERENCES}
     mapped: dict[bytes, bytes] = {}
     origin: dict[bytes, bytes] = {}
     for place, uids in places.items():
@@ -65,7 +68,7 @@ def dangling(before: File, after: File) -> set[str]:
 
 def _uids(file: File) -> dict[tuple[int, int, int], list[bytes]]:
     found: dict[tuple[int, int, int], list[bytes]] = {}
-    for head, start, stop, inside, depth in (*file.meta, *file.elements):
+    for head, start, stop, inside, depth in file.elements:
         if head.vr == "UI" and start < stop and not inside >> 16 & 1 and not head.tag >> 16 & 1:
             value = file.data[start:stop].strip(b"\0 ")
             if is_instance_uid(name_of(head.tag), value):
@@ -100,7 +103,9 @@ def _bytes_behind(copy: File) -> bool:
         return bool(_frames(copy.packed)[1])
     start = at + (8 if copy.implicit else 12)
     length = int.from_bytes(data[start - 4 : start], end)  # type: ignore[arg-type]
-    return start + length != copy.size
+    if start + length > copy.size:
+        raise Unreadable("fewer pixels than their length says")
+    return start + length < copy.size
 
 
 def _frames(packed: bytes) -> tuple[list[tuple[int, int]], bytes]:
