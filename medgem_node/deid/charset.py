@@ -6,14 +6,21 @@ import re
 import warnings
 from collections.abc import Sequence
 
-from pydicom.charset import decode_bytes, encode_string, python_encoding
-
 Charset = tuple[str, ...]
 """Names of codecs: the first is in force where a value begins, the others are escaped to."""
 
 DEFAULT: Charset = ("latin_1",)
 
-_CODECS = {**python_encoding, "ISO_IR 203": "iso8859_15", "ISO 2022 IR 203": "iso8859_15"}  # in PS3.3 since 2020
+_CODECS = {  # as pydicom has them, whose import takes half a second; and 203, in PS3.3 since 2020
+    "": "iso8859", "ISO_IR 6": "iso8859", "ISO 2022 IR 6": "iso8859",
+    **{f"{how} {part}": codec for how in ("ISO_IR", "ISO 2022 IR") for part, codec in {
+        13: "shift_jis", 100: "latin_1", 101: "iso8859_2", 109: "iso8859_3", 110: "iso8859_4", 126: "iso_ir_126",
+        127: "iso_ir_127", 138: "iso_ir_138", 144: "iso_ir_144", 148: "iso_ir_148", 166: "iso_ir_166",
+        203: "iso8859_15"}.items()},
+    "ISO 2022 IR 87": "iso2022_jp", "ISO 2022 IR 149": "euc_kr", "ISO 2022 IR 159": "iso2022_jp_2",
+    "ISO 2022 IR 58": "iso_ir_58", "ISO 2022 58": "GB2312", "ISO 2022 GBK": "GBK", "GBK": "GBK", "GB18030": "GB18030",
+    "ISO_IR 192": "UTF8",
+}  # fmt: skip
 _DELIMITERS = {ord(c) for c in "\\^=\r\n\t\f"}
 _PIECES = re.compile(r"([\\^=\r\n\t\f])")
 
@@ -34,6 +41,8 @@ def decoded(value: bytes, charset: Charset | None) -> str | None:
     try:
         if b"\x1b" not in value:
             return value.decode(charset[0])
+        from pydicom.charset import decode_bytes
+
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             text = str(decode_bytes(value, list(charset), _DELIMITERS))
@@ -57,6 +66,8 @@ def encoded(text: str, charset: Charset | None) -> bytes | None:
 
 def _escaped(text: str, charset: Sequence[str]) -> bytes:
     """With escapes; each value, component and line begins in the first character set again."""
+    from pydicom.charset import encode_string
+
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # pydicom warns where it writes question marks
         try:
