@@ -155,12 +155,16 @@ def _searched(
     needles = identity.needles
     found = _uids_left(identity.uids, header)
     tight = header.translate(None, proof_text.BETWEEN) + _unaccented(after)
-    candidates = dict.fromkeys(needle for data, needle in needles.quick if data in tight)
+    candidates = dict.fromkeys(
+        needle for data, needle in needles.quick if data in tight and needle not in needles.common
+    )
     if candidates:
-        found |= {needle.keyword for needle in look.confirmed(candidates)}
+        found |= {needle.keyword for needle in look.confirmed(candidates, needles.common)}
     raw = needles.raw + (needles.escaped if b"\x1b" in header else ())
     found |= {needle.keyword for data, needle in raw if data in header and look.holds_bytes(data)}
-    found |= {n.keyword for name, pattern, n in needles.months if name in tight and look.says(pattern)}
+    found |= {
+        n.keyword for name, year, pattern, n in needles.months if year in tight and name in tight and look.says(pattern)
+    }
     if after.packed:
         found |= set(_in_frames(after.packed, needles))
     return found

@@ -9,7 +9,7 @@ import base64
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from importlib.resources import files
 from typing import NamedTuple
@@ -97,7 +97,10 @@ class Needles:
     """In the header as it is, in lower case: scripts other than Latin."""
     escaped: tuple[tuple[bytes, Needle], ...]
     """As `raw`, but searched only where a text may be under ISO 2022."""
-    months: tuple[tuple[bytes, re.Pattern[str], Needle], ...]
+    months: tuple[tuple[bytes, bytes, re.Pattern[str], Needle], ...]
+    """Month, year, and what to look for where both stand."""
+    common: set[Needle] = field(default_factory=set)
+    """Of kind text, found to be said by an original of this identity in attributes that stay: no secret of its own."""
 
 
 @cache
@@ -207,7 +210,7 @@ def disguised(needle: Needle) -> Iterator[bytes]:
             yield proof_text.compact_bytes(code[4 if shift else 0 : (shift + len(plain)) // 3 * 4])
 
 
-def _months(days: list[Needle]) -> Iterator[tuple[bytes, re.Pattern[str], Needle]]:
+def _months(days: list[Needle]) -> Iterator[tuple[bytes, bytes, re.Pattern[str], Needle]]:
     """Days with their months in letters: 5 Jul 2020, July 5th, 2020, 5. Juli 2020."""
     for needle in days:
         month, day, year = int(needle.text[4:6]), int(needle.text[6:]), needle.text[:4]
@@ -217,4 +220,4 @@ def _months(days: list[Needle]) -> Iterator[tuple[bytes, re.Pattern[str], Needle
                 gap = r"[\W_]{0,3}(?:st|nd|rd|th)?[\W_]{0,3}"
                 forms = (rf"(?<!\d)0?{day}{gap}{word}{gap}{year}", rf"{word}{gap}0?{day}{gap}{year}",
                          rf"{year}{gap}{word}{gap}0?{day}(?!\d)")  # fmt: skip
-                yield name.encode(), re.compile("|".join(forms)), needle
+                yield name.encode(), year.encode(), re.compile("|".join(forms)), needle

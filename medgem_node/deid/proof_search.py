@@ -58,12 +58,12 @@ class Look:
             for text in leaf.texts
         )
 
-    def confirmed(self, candidates: Iterable[Needle]) -> Iterator[Needle]:
-        """Those that stand in a value."""
+    def confirmed(self, candidates: Iterable[Needle], common: set[Needle]) -> Iterator[Needle]:
+        """Those that stand in a value; what the original says elsewhere goes to `common`."""
         for needle in candidates:
-            if any(self._stands(needle, leaf) for leaf in self.leaves) and (
-                needle.kind != "text" or needle.text not in self.told_elsewhere
-            ):
+            if needle.kind == "text" and needle.text in self.told_elsewhere:
+                common.add(needle)
+            elif any(self._stands(needle, leaf) for leaf in self.leaves):
                 yield needle
 
     def holds_bytes(self, data: bytes) -> bool:

@@ -80,8 +80,8 @@ def test_an_untouched_file_leaks_everything(film: Dataset) -> None:
 
     assert set(found) == {
         "PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex", "AccessionNumber",
-        "StudyDate", "StudyTime", "StudyID", "ReferringPhysicianName", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID",
-        "SourceApplicationEntityTitle", "PatientIdentityRemoved",
+        "StudyDate", "StudyTime", "StudyID", "ReferringPhysicianName", "StudyInstanceUID", "SeriesInstanceUID",
+        "SOPInstanceUID",        "SourceApplicationEntityTitle", "PatientIdentityRemoved",
     }  # fmt: skip
 
 
