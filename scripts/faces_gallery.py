@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT / "tests" / "deid"))
 
 from head_phantom import Scan, encoded, series  # noqa: E402
 
-from medgem_node.deid.faces import blank_value, face_masks  # noqa: E402
+from medgem_node.deid.faces import face_masks  # noqa: E402
 
 _VIEWS_DEGREES = (0.0, 35.0, 90.0)
 
@@ -33,7 +33,7 @@ def main() -> None:
         changed = 0
         for n, image in enumerate(images):
             mask = masks[str(image.SOPInstanceUID)]
-            after[n][mask] = blank_value(image)
+            after[n][mask] = before[n].min()
             changed += int((after[n] != before[n])[truths[n].brain].sum())
         rows = [_renderings(_upright(volume, scan), threshold) for volume in (before, after)]
         slices = [_middle(_upright(volume, scan)) for volume in (before, after)]

@@ -46,7 +46,7 @@ class Slice:
             if place is None:
                 raise CannotDeidentify("an image that may show a face has no place in space")
             values = decoded_frame(image, number)
-            slope, intercept = rescale(image, number) if is_ct else (1.0, 0.0)
+            slope, intercept = _rescale(image, number) if is_ct else (1.0, 0.0)
             blocks = _blocks(place)
             means = _means(values, blocks) * np.float32(slope) + np.float32(intercept)
             size = (int(values.shape[0]), int(values.shape[1]))
@@ -98,7 +98,7 @@ def extent_mm(slices: Sequence[Slice]) -> tuple[float, int]:
     return float(np.ptp(depths)), int(np.argmax(np.abs(normal)))
 
 
-def rescale(image: Dataset, frame: int) -> tuple[float, float]:
+def _rescale(image: Dataset, frame: int) -> tuple[float, float]:
     """Rescale Slope and Intercept of a frame. Raises CannotDeidentify without them."""
     group = functional_group(image, "PixelValueTransformationSequence", frame)
     for holder in (group, image):

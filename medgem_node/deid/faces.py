@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 
 from medgem_node import part10
-from medgem_node.deid.cubes import AIR, Cubes, Slice, extent_mm, rescale
+from medgem_node.deid.cubes import AIR, Cubes, Slice, extent_mm
 from medgem_node.deid.head import (
     Head,
     NoHead,
@@ -83,16 +83,6 @@ def face_masks(instances: Sequence[bytes], seed: int = 0) -> dict[str, NDArray[n
         raise
     except (MedgemError, *part10.UNPARSABLE) as exc:
         raise CannotDeidentify(f"the series cannot be searched for a face ({type(exc).__name__})") from None
-
-
-def blank_value(image: Dataset) -> int:
-    """The stored value of air: in CT that of -1024 HU or the nearest that can be stored, in MR that of no signal."""
-    if text_of(image, "Modality") != "CT":
-        return 0
-    slope, intercept = rescale(image, 1)
-    bits, is_signed = int(image.BitsStored), bool(image.PixelRepresentation)
-    low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if is_signed else (0, (1 << bits) - 1)
-    return min(max(round((AIR - intercept) / slope), low), high)
 
 
 def _face_masks(instances: Sequence[bytes], seed: int) -> dict[str, NDArray[np.bool_]]:
