@@ -20,7 +20,7 @@ from medgem_node.deid.layout import Broken, Syntax
 from medgem_node.deid.options import Option, Profile
 from medgem_node.deid.pixels import Pixels
 from medgem_node.deid.reader import Box, Grey, Reader, Text
-from medgem_node.deid.shape import Shape
+from medgem_node.deid.shape import UNFIT, Shape
 from medgem_node.errors import CannotDeidentify, ConfigError, NotAnalysable
 
 _PALETTE = frozenset({0x00281101, 0x00281102, 0x00281103, 0x00281201, 0x00281202, 0x00281203})
@@ -100,6 +100,8 @@ def examined(
         return look.cleaned() if is_cleaned else look.screened()
     except (Broken, NotAnalysable, ConfigError) as exc:
         raise CannotDeidentify(f"whether it shows text cannot be decided: {exc}") from None
+    except UNFIT as exc:
+        raise CannotDeidentify(f"whether it shows text cannot be decided ({type(exc).__name__})") from None
 
 
 @dataclass(frozen=True, slots=True)

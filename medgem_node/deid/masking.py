@@ -17,7 +17,7 @@ from medgem_node.deid.layout import Broken, Syntax
 from medgem_node.deid.pixels import Pixels
 from medgem_node.deid.reader import Box
 from medgem_node.deid.samples import Samples
-from medgem_node.deid.shape import Shape
+from medgem_node.deid.shape import UNFIT, Shape
 from medgem_node.errors import CannotDeidentify, NotAnalysable
 
 Mask = NDArray[np.bool_]
@@ -59,6 +59,8 @@ def blanked(
         return pixels.with_bytes(patches)
     except (Broken, NotAnalysable) as exc:
         raise CannotDeidentify(f"what must be blanked cannot be: {exc}") from None
+    except UNFIT as exc:
+        raise CannotDeidentify(f"what must be blanked cannot be ({type(exc).__name__})") from None
 
 
 def _as_mask(mask: Mask | Sequence[Box], shape: Shape) -> Mask:

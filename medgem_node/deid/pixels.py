@@ -75,26 +75,25 @@ class Pixels:
 
     def between(self, begin: int, end: int) -> Buffer:
         """Native pixels from byte `begin` to `end`."""
-        found, at = [], 0
-        for chunk in self.chunks:
-            if at < end and at + len(chunk) > begin:
-                found.append(chunk[max(begin - at, 0) : end - at])
-            at += len(chunk)
+        found = self._views(begin, end)
         return found[0] if len(found) == 1 else b"".join(found)
 
     def with_bytes(self, patches: Sequence[tuple[int, bytes]]) -> Pixels:
         """Native pixels with other bytes from each of these places on; ascending, none over another."""
         chunks: list[Buffer] = []
-        whole = self.chunks[0] if len(self.chunks) == 1 else None
-        size, at = self.size_bytes, 0
+        at = 0
         for begin, new in patches:
-            if begin > at:
-                chunks.append(self.between(at, begin) if whole is None else whole[at:begin])
-            chunks.append(new)
+            chunks += [*self._views(at, begin), new]
             at = begin + len(new)
-        if at < size:
-            chunks.append(self.between(at, size) if whole is None else whole[at:])
-        return replace(self, chunks=tuple(chunks))
+        return replace(self, chunks=(*chunks, *self._views(at, self.size_bytes)))
+
+    def _views(self, begin: int, end: int) -> list[Buffer]:
+        found, at = [], 0
+        for chunk in self.chunks:
+            if at < end and at + len(chunk) > begin:
+                found.append(chunk[max(begin - at, 0) : end - at])
+            at += len(chunk)
+        return found if end > begin else []
 
     def with_frames(self, count: int, new: Mapping[int, bytes], is_lossy_again: bool = False) -> Pixels:
         """Encapsulated pixels with other code streams for some frames, each in one fragment."""

@@ -27,7 +27,7 @@ _DOUBLED_UP_TO = 1280  # pixels: small print is found at twice its size (recall 
 _AROUND = 24  # pixels: how far around a pixel its contrast is judged
 LEGIBLE = 0.4  # of the recogniser: below, it saw no letters
 SURELY = 0.8
-_LARGE_PRINT = 20  # pixels of a box, whose letters are at least 12 px high: read well where there are any
+_LARGE_PRINT = 16  # pixels of a box, whose letters are at least 10 px high: read well where there are any
 _LEAST_SPREAD = 3.0  # grey levels: below lies noise
 _STEEP = 40.0
 

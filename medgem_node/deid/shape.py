@@ -10,6 +10,9 @@ import numpy as np
 
 from medgem_node.deid.layout import Broken, Syntax
 
+UNFIT = (ValueError, TypeError, IndexError, OverflowError, MemoryError, ArithmeticError)
+"""What numpy raises for pixels that do not fit their header."""
+
 _NUMBERS = (0x00280002, 0x00280006, 0x00280010, 0x00280011, 0x00280100, 0x00280101, 0x00280102, 0x00280103)
 TAGS = frozenset({*_NUMBERS, 0x00280004, 0x00280008})
 
@@ -34,10 +37,10 @@ class Shape:
         samples, planar, rows, columns, allocated, stored, _, signed = (
             syntax.number(values.get(tag, b"")) for tag in _NUMBERS
         )
-        frames = values.get(0x00280008, b"").split(b"\\")[0].strip(b" \0") or b"1"
-        if not (rows and columns and allocated and frames.isdigit()):
+        frames = bytes(values.get(0x00280008, b"")).split(b"\\")[0].strip(b" \0") or b"1"
+        if not (rows and columns and allocated and frames.isdigit() and len(frames) <= 12):
             raise Broken("an image without a size")
-        photometric = values.get(0x00280004, b"").decode("latin-1").strip(" \0")
+        photometric = bytes(values.get(0x00280004, b"")).decode("latin-1").strip(" \0")
         samples, stored = samples or 1, stored or allocated
         is_planar = bool(planar) and samples > 1
         return cls(rows, columns, samples, max(int(frames), 1), allocated, stored, bool(signed), photometric, is_planar)

@@ -292,3 +292,26 @@ def test_a_film_with_a_name_and_a_marker_loses_the_name_only() -> None:
     assert result.said == "masked"
     assert copy[:60, :200].max() < 200 * 16
     assert (copy[150:, 240:] == array[0, 150:, 240:]).all()
+
+
+@pytest.mark.parametrize(
+    ("tag", "value"),
+    [
+        (0x00280010, b""),
+        (0x00280008, b"9" * 6000),
+        (0x00280004, b"YBR_FULL_422"),
+        (0x00280002, b"\3\0"),
+        (0x00280100, b"\x0c\0"),
+        (0x00280011, b"\xff\xff"),
+        (0x00280100, b"\x40\0"),
+    ],
+)
+@pytest.mark.parametrize("profile", [BASIC, CLEAN])
+def test_a_header_that_does_not_fit_the_pixels_is_held(tag: int, value: bytes, profile: Profile) -> None:
+    values = {
+        0x00080016: US.encode(), 0x00280010: b"\5\0", 0x00280011: b"\7\0", 0x00280100: b"\x08\0",
+        0x00280002: b"\1\0", 0x00280004: b"MONOCHROME2", tag: value,
+    }  # fmt: skip
+
+    with pytest.raises(CannotDeidentify):
+        examined(Pixels(0x7FE00010, "OB", (bytes(range(35)),)), values, SYNTAX, profile, Eyes(Text(Box(1, 1, 3, 3))))
