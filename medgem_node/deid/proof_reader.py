@@ -98,7 +98,7 @@ class _Heads(dict[bytes, Head]):
         super().__init__()
         self._wanted, self._implicit = wanted, implicit
         self._tag = struct.Struct("<HH" if little else ">HH")
-        self.short = struct.Struct("<H" if little else ">H").unpack_from
+        self.first = struct.Struct(("<" if little else ">") + ("4sL" if implicit else "6sH")).unpack_from
         self.long = struct.Struct("<L" if little else ">L").unpack_from
 
     def __missing__(self, first: bytes) -> Head:
@@ -221,37 +221,42 @@ def _walk(data: bytes, at: int, size: int, wanted: Wanted, little: bool, implici
     """Hand out the wanted elements up to the pixels, and answer where those begin."""
     here = _Place(size, 0, wanted.heads(little, implicit), implicit)
     outer: list[_Place] = []
-    limit, inside, heads, width = here.limit, here.inside, here.heads, 4 if implicit else 6
-    short, long = heads.short, heads.long
+    limit, inside, heads, depth = here.limit, here.inside, here.heads, 0
+    first, long = heads.first, heads.long
     loaded = len(data) - 8
+    bound = min(limit, loaded + 1)
     while True:
-        if at >= limit or at > loaded:
+        if at >= bound:
             while at == limit and outer:
                 limit, inside, heads, implicit = outer.pop()
-                short, long, width = heads.short, heads.long, 4 if implicit else 6
+                first, long, depth = heads.first, heads.long, depth - 1
+            bound = min(limit, loaded + 1)
             if at == limit:
                 return at
             if at > limit or (at > loaded and len(data) == size):
                 raise Unreadable("a value that is longer than what holds it")
             if at > loaded:
                 raise _Further
-        head = heads[data[at : at + width]]
-        step, tag, vr, sent = head
+        begin, length = first(data, at)
+        head = heads[begin]
+        step = head[0]
         if step == _SKIP:
-            at += 8 + short(data, at + 6)[0]
+            at += 8 + length
             continue
         if step == _TAKE:
             start = at + 8
-            at = start + short(data, at + 6)[0]
-            found.append((head, start, at, inside, len(outer)))
+            at = start + length
+            found.append((head, start, at, inside, depth))
             continue
+        _, tag, vr, sent = head
         if step == _ITEM:
             if not outer:
                 raise Unreadable("an item outside of sequences")
             at += 8
             if tag == 0xFFFEE0DD:
                 limit, inside, heads, implicit = outer.pop()
-                short, long, width = heads.short, heads.long, 4 if implicit else 6
+                first, long, depth = heads.first, heads.long, depth - 1
+                bound = min(limit, loaded + 1)
             continue
         if step == _STOP and not outer:
             return at
@@ -262,29 +267,31 @@ def _walk(data: bytes, at: int, size: int, wanted: Wanted, little: bool, implici
         if vr == "SQ" or (length == _OPEN and vr == "UN"):
             if sent == "UN" and length != _OPEN and data[start : start + 4] not in (b"", _ITEM_TAG):
                 at = start + length  # what else it may be, its bytes are looked at
-                found.append((head, start, at, inside, len(outer)))
+                found.append((head, start, at, inside, depth))
                 continue
             if len(outer) > _DEEPEST:
                 raise Unreadable("sequences without end")
             outer.append(_Place(limit, inside, heads, implicit))
             inside = inside or (tag if tag in wanted.listed or tag >> 16 & 1 else 0)
             if tag in wanted.listed or tag >> 16 & 1:
-                found.append((head, start, start if length == _OPEN else start + length, tag, len(outer) - 1))
+                found.append((head, start, start if length == _OPEN else start + length, tag, depth))
+            depth += 1
             at = start
             if length != _OPEN:
                 if start + length > limit:
                     raise Unreadable("a sequence that is longer than what holds it")
                 limit = start + length
+                bound = min(limit, loaded + 1)
             if sent == "UN":  # PS3.5 6.2.2
                 implicit, heads = True, wanted.heads(True, True)
-                short, long, width = heads.short, heads.long, 4
+                first, long = heads.first, heads.long
             continue
         if length == _OPEN:
             at = _after_fragments(data, start, size, long)
             continue
         at = start + length
         if step not in (_SKIP_LONG, _BARE_SKIP):
-            found.append((head, start, at, inside, len(outer)))
+            found.append((head, start, at, inside, depth))
 
 
 def _after_fragments(data: bytes, at: int, size: int, long: Callable[[bytes, int], tuple[int, ...]]) -> int:
