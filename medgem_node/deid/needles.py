@@ -14,9 +14,9 @@ from medgem_node.deid import vocabulary
 from medgem_node.deid.spelling import compact, folded, is_ideographic
 from medgem_node.deid.vocabulary import TERMS
 
-ANYWHERE, EDGES, NUMBER, STOPPED, BEHIND = range(5)
-"""How a needle must stand: anywhere in a word; as words; as a number; as words with a full stop or comma; from BEHIND
-on: as words, of which the first letters (how less BEHIND) only tell that the others are a name."""
+ANYWHERE, WORD, EDGES, NUMBER, STOPPED, BEHIND = range(6)
+"""How a needle must stand: anywhere in a word; as one word; as words; as a number; as words with a full stop or comma;
+from BEHIND on: as words, of which the first letters (how less BEHIND) only tell that the others are a name."""
 
 _PARTICLES = frozenset(
     """
@@ -57,13 +57,18 @@ def person(words: list[str]) -> dict[str, int]:
             needles.update({compact(before) + compact(word): BEHIND + len(compact(before)) for before in _INTRODUCED})
     for one, other in permutations(words, 2):
         if one in weak or other in weak:
-            needles[compact(one) + compact(other)] = _together(one, other)
+            needles.update(dict.fromkeys(_joined(one, other), _together(one, other)))
         if one in weak and len(one) > 2 and not is_ideographic(one + other):
-            needles.setdefault(compact(one) + compact(other[0]), STOPPED)
-            needles.setdefault(compact(other[0]) + compact(one), STOPPED)
+            for joined in (*_joined(one, other[0]), *_joined(other[0], one)):
+                needles.setdefault(joined, STOPPED)
     if weak and is_ideographic(words[0]):
         needles.update({compact(words[0] + honorific): ANYWHERE for honorific in _HONORIFICS})
     return needles
+
+
+def _joined(one: str, other: str) -> set[str]:
+    """Two words side by side, with and without anything between them (an e after an a may be an umlaut's)."""
+    return {spelling for spelling in (compact(one) + compact(other), compact(one + other)) if len(spelling) > 2}
 
 
 def _together(one: str, other: str) -> int:
@@ -92,7 +97,8 @@ def _forms(word: str) -> dict[str, int]:
     """A name in its spellings; short ones only as a word of their own."""
     spellings = {compact(word), compact(folded(word.replace("å", "aa").replace("Å", "aa")))}
     spellings |= {spelling.replace("aa", "a") for spelling in spellings}
-    return {s: ANYWHERE if len(s) > 3 or is_ideographic(word) else EDGES for s in spellings if len(s) > 1}
+    spellings |= {spelling[1:] for spelling in spellings if spelling[:1] == "e" and len(spelling) > 4}
+    return {s: ANYWHERE if len(s) > 3 or is_ideographic(word) else WORD for s in spellings if len(s) > 1}
 
 
 def identifier(value: str) -> dict[str, int]:
@@ -101,7 +107,7 @@ def identifier(value: str) -> dict[str, int]:
     number = compact(value)
     digits = sum(c.isdigit() for c in number)
     if digits and len(number) > 4 and (len(number) > digits or len(number) < 25):
-        needles[number] = NUMBER
+        needles.update(dict.fromkeys((number, compact(_together_written(value))), NUMBER))
         needles.update(dict.fromkeys(re.findall(r"\d{5,}", number), NUMBER))
         needles.update({short: NUMBER for run in list(needles) if len(short := run.lstrip("0")) > 4})
     elif digits and len(number) == 4 and digits < 4:
@@ -113,8 +119,12 @@ def identifier(value: str) -> dict[str, int]:
     for word in strong:
         needles.update(_forms(word))
     if len(words) > 1 and len(number) > 5:
-        needles[number] = EDGES
+        needles.update(dict.fromkeys((number, compact(_together_written(value))), EDGES))
     return needles
+
+
+def _together_written(value: str) -> str:
+    return re.sub(r"[\W_]+", "", value)
 
 
 def days(text: str) -> dict[str, int]:

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from medgem_node.deid import vocabulary
 from medgem_node.deid.spelling import folded
 from medgem_node.dictionary import UIDS
 
 Span = tuple[int, int]
-_Check = Callable[[bytes, bytes], bool]
-"""Whether a pattern can be in an ASCII text, given in small letters and as its shape; fast, and never wrongly no."""
+_Check = Callable[["_Shape"], bool]
+"""Whether a pattern can be in an ASCII text; fast, and never wrongly no."""
 
 _YEAR = r"(?:18|19|20)\d\d"
 _DAY = r"(?:3[01]|[12]\d|0?[1-9])"
@@ -73,67 +74,88 @@ _TITLE = re.compile(
     rf"(?<![^\W_])(?P<title>{_SURE}|{_UNSURE})(?![^\W_])(?P<end>\.?\s{{0,3}})(?:(?i:med|dent|dr|prof|h\.c|univ)\b\.?\s{{0,2}}){{0,3}}"
 )
 _WORD = re.compile(r"[\s,]{0,3}(?:([^\W\d_])\.|([^\W\d_][^\W\d_'\u2019\-]{1,40}(?:['\u2019\-][^\W\d_]{1,40}){0,3})\.?)")
-_TITLES = tuple(
-    b"dr prof mrs miss mme mlle herr frau sra srta dott doctor doktor docteur dona senor signor monsieur madame "
-    b"mr ms hr fr sr sig".split()
+_TITLES = frozenset(
+    b"dr dres prof mrs miss mme mlle herr herrn frau sra srta dra dott doctor doktor docteur dona senor senora signor "
+    b"signora monsieur madame mr ms hr fr sr sig".split()
 )
-_TITLED = re.compile(
-    rb"(?:dr|dres|prof|mrs|miss|mme|mlle|herrn?|frau|sra|srta|dra|dott|doctor|doktor|docteur|dona|senora?|signora?|"
-    rb"monsieur|madame|mr|ms|hr|fr|sr|sig)[.,\s]"
+_MONTHS = frozenset(part.encode() for part in re.findall(r"[a-z]{3,}", _NAME))
+_SHAPES = bytes(
+    48 if 48 <= c <= 57 else 45 if c in b"./-:" else 32 if c in b" ,\t\r\n\v\f_()" else c for c in range(256)
 )
-_SHAPES = bytes(48 if 48 <= c <= 57 else 45 if c in b"./-:, \t\r\n_()" else c for c in range(256))
-_OTHERS = bytes(c for c in range(256) if not (48 <= c <= 57 or c in b"./-:, \t\r\n_()"))
+_OTHERS = bytes(c for c in range(256) if _SHAPES[c] not in b"0- ")
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """What tells quickly that a pattern cannot be in an ASCII text: it, its words, and its digits and separators."""
+
+    small: bytes
+    words: frozenset[bytes]
+    digits: bytes
+
+    @classmethod
+    def of(cls, small: bytes) -> _Shape:
+        """Of a text in small letters."""
+        return cls(small, frozenset(_LETTERS.findall(small)), small.translate(_SHAPES, _OTHERS))
+
+
+_LETTERS = re.compile(rb"[a-z]+")
+_DOMAIN = re.compile(rb"\.(?:com|org|net|edu|gov|int|info|local|lan|intern|de|fr|es|it|uk|ch|at|eu|us|io)")
+_FOLDERS = re.compile(rb"/(?:home|user|mnt|media|data|var|tmp|opt|srv|export|volumes|root|net)")
 
 
 def _has(*needles: bytes) -> _Check:
-    return lambda small, shape: any(needle in small for needle in needles)
+    return lambda shape: any(needle in shape.small for needle in needles)
 
 
-def _four_digits(small: bytes, shape: bytes) -> bool:
-    return b"0000" in shape.replace(b"-", b"")
+def _says(*words: bytes) -> _Check:
+    return lambda shape: not shape.words.isdisjoint(words)
 
 
-def _separated(small: bytes, shape: bytes) -> bool:
-    return b"-0-0" in shape or b"-00-0" in shape
+def _runs(*runs: bytes) -> _Check:
+    return lambda shape: any(run in shape.digits for run in runs)
 
 
-def _month(small: bytes, shape: bytes) -> bool:
-    return b"0" in shape and any(stem in small for stem in _STEMS)
+def _month(shape: _Shape) -> bool:
+    return b"0" in shape.digits and (
+        not _MONTHS.isdisjoint(shape.words) or any(w.startswith(_MONTH_STARTS) for w in shape.words)
+    )
 
 
-_STEMS = tuple(
-    b"jan ene gen feb fev mar mrz maerz apr avr abr may mai mag jun jui giu jul lug aug aou ago sep set oct okt ott "
-    b"out nov dec dez dic".split()
-)
-
+_MONTH_STARTS = (b"septemb", b"octob", b"oktob", b"novemb", b"decemb", b"dezemb", b"st", b"nd", b"rd", b"th", b"er")
 _PATTERNS: tuple[tuple[re.Pattern[str], re.Pattern[bytes] | None, _Check], ...] = tuple(
     (re.compile(p), re.compile(p.encode("ascii")) if p.isascii() else None, check)
     for p, check in (
-        (_DATES[0], _four_digits),
-        (_DATES[1], _separated),
+        (_DATES[0], _runs(b"0000")),
+        (_DATES[1], _runs(b"-0-00", b"-00-00")),
         (_DATES[2], _month),
-        (_DATES[4], _has(b"born", b"geb", b"dob", b"nacid", b"ne", b"yob")),
-        (_DATES[5], _separated),
-        *((p, _four_digits) for p in _NUMBERS),
+        (_DATES[4], _says(b"born", b"geboren", b"geb", b"dob", b"nacido", b"nacida", b"ne", b"nee", b"yob")),
+        (_DATES[5], _runs(b"-00-00")),
+        (_NUMBERS[0], _runs(b"000000")),
+        (_NUMBERS[1], _runs(b"0000")),
+        (_NUMBERS[2], _has(b"+", b"(")),
+        (_NUMBERS[3], _runs(b"-000", b" 000")),
+        (_NUMBERS[4], _has(b"tel", b"phone", b"fax", b"mobil", b"handy", b"call")),
+        (_NUMBERS[5], _runs(b"0000")),
         (_ADDRESSES[0], _has(b"@")),
         (_ADDRESSES[1], _has(b"://", b"www.")),
-        (_ADDRESSES[2], _has(b".")),
+        (_ADDRESSES[2], lambda shape: _DOMAIN.search(shape.small) is not None),
         (_ADDRESSES[3], _has(b":\\", b":/", b"\\\\")),
-        (_ADDRESSES[4], _has(b"/")),
-        (_ADDRESSES[5], _has(b":")),
+        (_ADDRESSES[4], lambda shape: _FOLDERS.search(shape.small) is not None),
+        (_ADDRESSES[5], lambda shape: shape.small.count(b":") > 3),
     )
 )
+_may_be_uid = _runs(b"-0-0", b"-00-0", b"-000-0", b"-0000-0", b"-00000-0", b"000000")
 _ONLY_WIDE = re.compile(_DATES[3].encode("ascii", "backslashreplace").decode("ascii"))
 
 
 def spans(text: str, spelled: str, is_ascii: bool) -> Iterator[tuple[Span, bool]]:
     """Where a text names somebody: start and end, and whether in the text itself or in its folded spelling."""
-    small = spelled.encode("ascii") if is_ascii else b""
-    shape = small.translate(_SHAPES, _OTHERS)
+    shape = _Shape.of(spelled.encode("ascii")) if is_ascii else None
     for pattern, _, may_be in _PATTERNS:
-        if not is_ascii or may_be(small, shape):
+        if shape is None or may_be(shape):
             yield from ((match.span(), False) for match in pattern.finditer(spelled))
-    if not is_ascii:
+    if shape is None:
         yield from ((match.span(), False) for match in _ONLY_WIDE.finditer(spelled))
     for match in _UID.finditer(spelled):
         if match[0] not in UIDS and not match[0].startswith(_REGISTERED):
@@ -141,18 +163,15 @@ def spans(text: str, spelled: str, is_ascii: bool) -> Iterator[tuple[Span, bool]
     yield from ((span, True) for span in _named(text))
 
 
-def may_be_in(small: bytes) -> bool:
-    """Whether `spans` may find something in an ASCII text in small letters; False is sure."""
-    shape = small.translate(_SHAPES, _OTHERS)
+def may_be_in(raw: bytes, small: bytes) -> bool:
+    """Whether `spans` finds something in an ASCII text, also given in small letters; False is sure."""
+    shape = _Shape.of(small)
     for _, pattern, may_be in _PATTERNS:
-        if may_be(small, shape) and pattern is not None and pattern.search(small):
+        if may_be(shape) and pattern is not None and pattern.search(small):
             return True
-    if b"." in small and _UID_BYTES.search(small):
+    if _may_be_uid(shape) and _UID.search(small.decode("ascii")):
         return True
-    return any(title in small for title in _TITLES) and _TITLED.search(small) is not None
-
-
-_UID_BYTES = re.compile(rb"\d\.\d{1,64}\.\d{1,64}\.\d")
+    return not _TITLES.isdisjoint(shape.words) and any(_named(raw.decode("ascii")))
 
 
 def _named(text: str) -> Iterator[Span]:

@@ -9,7 +9,6 @@ from functools import lru_cache
 _LETTERS = str.maketrans(
     {"ß": "ss", "ø": "o", "æ": "ae", "œ": "oe", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "ı": "i", "ħ": "h", "ŧ": "t"}
 )  # letters that Unicode does not take apart
-_LOWER = bytes(c + 32 if 65 <= c <= 90 else c for c in range(256))
 _NO_LETTERS = bytes(c for c in range(256) if not (c < 128 and chr(c).isalnum()))
 IDEOGRAPHIC = 0x1100
 """From here on scripts set no spaces between words: Hangul, Kana, Han."""
@@ -36,8 +35,12 @@ def compact(text: str) -> str:
 
 def compact_ascii(raw: bytes) -> bytes:
     """What `compact` answers for ASCII, without the way there."""
-    letters = raw.translate(_LOWER, _NO_LETTERS)
-    return letters.replace(b"ae", b"a").replace(b"oe", b"o").replace(b"ue", b"u")
+    return one_spelling(raw.lower()).translate(None, _NO_LETTERS)
+
+
+def one_spelling(small: bytes) -> bytes:
+    """Small letters without an e directly after a, o and u."""
+    return small.replace(b"ae", b"a").replace(b"oe", b"o").replace(b"ue", b"u")
 
 
 def is_ideographic(text: str) -> bool:
@@ -69,6 +72,7 @@ class Spelled:
         before = ""
         for at, letter in enumerate(spelled):
             if not letter.isalnum():
+                before = ""
                 continue
             if letter == "e" and before in ("a", "o", "u"):
                 ends[-1] = at + 1

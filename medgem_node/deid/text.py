@@ -8,6 +8,7 @@ only beside the rest of his name or behind a word that says so.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,8 +17,19 @@ from typing import NamedTuple, TypeVar
 from medgem_node.deid import patterns
 from medgem_node.deid.charset import Charset, charset, decoded, encoded
 from medgem_node.deid.layout import Elements
-from medgem_node.deid.needles import ANYWHERE, BEHIND, NUMBER, STOPPED, days, identifier, is_common, person, persons
-from medgem_node.deid.spelling import Spelled, compact_ascii, folded
+from medgem_node.deid.needles import (
+    ANYWHERE,
+    BEHIND,
+    NUMBER,
+    STOPPED,
+    WORD,
+    days,
+    identifier,
+    is_common,
+    person,
+    persons,
+)
+from medgem_node.deid.spelling import Spelled, compact_ascii, folded, one_spelling
 from medgem_node.deid.vocabulary import TERMS
 from medgem_node.dictionary import vr_of
 
@@ -85,8 +97,8 @@ class Identity:
 
     needles: dict[str, int]
     initials: frozenset[str]
-    _short: re.Pattern[bytes] | None = field(repr=False)
-    _long: tuple[bytes, ...] = field(repr=False)
+    _words: frozenset[bytes] = field(repr=False)
+    _parts: tuple[bytes, ...] = field(repr=False)
     _named: OrderedDict[bytes, bool] = field(default_factory=OrderedDict, compare=False, repr=False)
     _cleaned: OrderedDict[str, list[patterns.Span]] = field(default_factory=OrderedDict, compare=False, repr=False)
 
@@ -122,14 +134,12 @@ class Identity:
                 for each in text.split("\\"):
                     needles.update(identifier(each))
         needles.pop("", None)
-        plain = [n for n in needles if n.isascii()]
-        short = [n for n in plain if len(n) < 4]
-        pattern = "|".join(rf"{n}(?<![a-z]{n})" for n in sorted(short))
+        plain = {needle: how for needle, how in needles.items() if needle.isascii()}
         return cls(
             needles,
             frozenset(initials),
-            re.compile(f"(?:{pattern})(?![a-z])".encode()) if short else None,
-            tuple(n.encode() for n in plain if len(n) > 3 and not n.isdigit()),
+            frozenset(needle.encode() for needle, how in plain.items() if how == WORD),
+            tuple(n.encode() for n, how in plain.items() if how != WORD and not n.isdigit()),
         )
 
     def may_name(self, raw: bytes) -> bool:
@@ -185,22 +195,21 @@ class Identity:
 
     def _suspects(self, raw: bytes) -> bool:
         small = raw.lower()
-        letters = compact_ascii(raw)
-        if any(needle in letters for needle in self._long):
+        spelled = one_spelling(small)
+        letters = compact_ascii(spelled)
+        if any(part in letters for part in self._parts) or not self._words.isdisjoint(_WORDS.findall(spelled)):
             return True
-        if self._short and (self._short.search(small) or b"ae" in small or b"oe" in small or b"ue" in small):
-            return True
-        return b"00000" in letters.translate(_DIGITS) or patterns.may_be_in(small)
+        return b"00000" in letters.translate(_DIGITS) or patterns.may_be_in(raw, small)
 
     def _identified(self, spelled: Spelled) -> Iterator[patterns.Span]:
         """Spans of the folded text that this identity claims."""
         for needle, how in self.needles.items():
             at = spelled.compact.find(needle)
             while at >= 0:
-                span = _span(spelled, at, len(needle), how)
+                span, past = _span(spelled, at, len(needle), how)
                 if span:
                     yield span if how == NUMBER else self._with_initials(spelled, span)
-                at = spelled.compact.find(needle, at + 1)
+                at = spelled.compact.find(needle, past)
 
     def _with_initials(self, spelled: Spelled, span: patterns.Span) -> patterns.Span:
         """With the first letters of other names on both sides, and the s of a genitive."""
@@ -217,6 +226,7 @@ _Key = TypeVar("_Key")
 _Answer = TypeVar("_Answer")
 _Value = tuple[str, bytes, Charset | None]
 _IDENTITIES: OrderedDict[frozenset[_Value], Identity] = OrderedDict()
+_WORDS = re.compile(rb"[a-z]+")
 _DIGITS = bytes(48 if 48 <= c <= 57 else c for c in range(256))
 _AFTER = re.compile(r"[\s^,.'’]{1,3}([^\W\d_])(?![^\W_])\.?")
 _BEFORE = re.compile(r"(?<![^\W_])([^\W\d_])[\s^,.]{1,3}$")
@@ -248,25 +258,26 @@ def _kind(tag: int, vr: str) -> str:
     return {"PN": "N", "DA": "D", "DT": "D"}.get(vr, "")
 
 
-def _span(spelled: Spelled, at: int, length: int, how: int) -> patterns.Span | None:
-    """Where a needle found at `compact[at]` stands in the folded text, if it stands as it must."""
-    behind = max(how - BEHIND, 0)
-    first, last = at + behind, at + length - 1
-    start, end = spelled.starts[first], spelled.ends[last]
+def _span(spelled: Spelled, at: int, length: int, how: int) -> tuple[patterns.Span | None, int]:
+    """Where a needle found at `compact[at]` stands in the folded text, if as it must, and where to search on."""
+    last = at + length - 1
+    start, end = spelled.starts[at + max(how - BEHIND, 0)], spelled.ends[last]
     gaps = [spelled.starts[k + 1] - spelled.ends[k] for k in range(at, last)]
-    if max(gaps, default=0) > _WIDEST_GAP:
-        return None
-    are_edges = spelled.is_edge(spelled.starts[at]) and spelled.is_edge(end)
     if how == ANYWHERE and not any(gaps):
         start, end = spelled.word(start, end)
-        return None if is_common(spelled.folded[start:end]) else (start, end)
+        return (None if is_common(spelled.folded[start:end]) else (start, end)), bisect_left(spelled.starts, end)
+    return ((start, end) if _stands(spelled, at, start, end, gaps, how) else None), at + 1
+
+
+def _stands(spelled: Spelled, at: int, start: int, end: int, gaps: list[int], how: int) -> bool:
+    widest = max(gaps, default=0)
+    if widest > (0 if how == WORD else _WIDEST_GAP):
+        return False
     if how == NUMBER:
-        return (start, end) if _is_number_apart(spelled.folded, start, end) else None
-    if not are_edges or (how == ANYWHERE and length < 6):
-        return None
-    if how == STOPPED and not re.search(r"[.,]", spelled.folded[start : end + 1]):
-        return None
-    return start, end
+        return _is_number_apart(spelled.folded, start, end)
+    if not (spelled.is_edge(spelled.starts[at]) and spelled.is_edge(end)) or (how == ANYWHERE and len(gaps) < 5):
+        return False
+    return how != STOPPED or re.search(r"[.,]", spelled.folded[start : end + 1]) is not None
 
 
 def _is_number_apart(text: str, start: int, end: int) -> bool:
