@@ -6,7 +6,7 @@ command needs before its first file asks here.
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from importlib import import_module
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -46,12 +46,14 @@ _MASKS = tuple(
 )
 
 
+@lru_cache(1 << 15)  # what a stranger's tags would fill without end
 def vr_of(tag: int) -> str:
     """The VR of PS3.6, such as `US or SS`; empty for a tag that it does not name."""
     row = _row(tag)
     return row[0] if row else ""
 
 
+@lru_cache(1 << 15)
 def keyword_of(tag: int) -> str:
     """The keyword of PS3.6; empty for a tag that it does not name, and for what has been retired without one."""
     row = _row(tag)
