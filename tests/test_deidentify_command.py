@@ -1,6 +1,9 @@
 """`medgem-node deidentify`: what a person who wants only that sees."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -65,6 +68,33 @@ def test_a_held_file_is_not_written_and_the_exit_code_is_0(
     (line,) = [f for f in json.loads((tmp_path / "report.json").read_text())["files"] if f["status"] == "held"]
     assert line["reason"]
     assert not (tmp_path / "out" / "case-1").exists()
+
+
+def test_a_multi_frame_takes_less_than_a_third_of_its_size_in_memory(tmp_path: Path) -> None:
+    film = testing.real_film()
+    film.Rows = film.Columns = 1024
+    film.NumberOfFrames, film.PixelData = 128, b""
+    del film[0xFFFCFFFC]  # so that the pixels are last
+    size = 1024 * 1024 * 2 * 128
+    (tmp_path / "in").mkdir()
+    path = tmp_path / "in" / "frames.dcm"
+    film.save_as(path, enforce_file_format=True)
+    with open(path, "r+b") as file:  # the length of the pixels, and pixels that no disk holds
+        file.seek(-4, os.SEEK_END)
+        file.write(size.to_bytes(4, "little"))
+        file.truncate(path.stat().st_size + size)
+    (tmp_path / "deid.toml").write_text('pixels = "trust"\n')
+    command = ["deidentify", str(path), str(tmp_path / "out"), "--data", str(tmp_path / "data"), "--processes", "1"]
+    code = (
+        "import resource, sys; from medgem_node.cli import main; assert main(sys.argv[1:]) == 0; "
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+
+    more = ["--profile", str(tmp_path / "deid.toml"), "--report", str(tmp_path / "r.json")]
+    said = subprocess.run([sys.executable, "-c", code, *command, *more], capture_output=True, text=True, check=True)
+
+    assert (tmp_path / "out" / "frames.dcm").stat().st_size > size
+    assert int(said.stdout.splitlines()[-1]) * 1024 < size / 3
 
 
 def test_certificates_hold_no_identity_and_fit_the_copies(films: Path, tmp_path: Path) -> None:
