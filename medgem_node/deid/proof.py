@@ -17,7 +17,7 @@ from medgem_node.deid import proof_needles, proof_structure, proof_text
 from medgem_node.deid.options import Option
 from medgem_node.deid.proof_needles import LISTED, TEXTS, Needle, Needles
 from medgem_node.deid.proof_reader import Buffer, File, Unreadable, Wanted, opened
-from medgem_node.deid.proof_search import Look
+from medgem_node.deid.proof_search import Look, may_stand
 from medgem_node.dictionary import name_of
 
 UNREADABLE = "unreadable"
@@ -154,10 +154,14 @@ def _searched(
     look = Look(original, parts, Option.RETAIN_MODIFIED_DATES in options)
     needles = identity.needles
     found = _uids_left(identity.uids, header)
-    tight = header.translate(None, proof_text.BETWEEN) + _unaccented(after)
+    accented = _unaccented(after)
+    tight = header.translate(None, proof_text.BETWEEN) + accented
     candidates = dict.fromkeys(
         needle for data, needle in needles.quick if data in tight and needle not in needles.common
     )
+    if candidates:
+        texts = (header.decode("latin-1"), header.replace(b"\0", b"").decode("latin-1"), accented.decode())
+        candidates = dict.fromkeys(needle for needle in candidates if any(may_stand(needle, text) for text in texts))
     if candidates:
         found |= {needle.keyword for needle in look.confirmed(candidates, needles.common)}
     raw = needles.raw + (needles.escaped if b"\x1b" in header else ())

@@ -88,6 +88,22 @@ class Look:
         )
 
 
+def may_stand(needle: Needle, text: str) -> bool:
+    """Whether to look slowly: its characters stand there together, whatever is around them."""
+    if needle.kind in ("name", "number") and len(needle.text) >= 8:
+        return True  # it may be disguised
+    return _loose(needle.text, needle.kind).search(text) is not None
+
+
+@lru_cache(4096)
+def _loose(text: str, kind: str) -> re.Pattern[str]:
+    if kind == "day":
+        year, month, day = text[:4], "0?" + text[4:6].lstrip("0"), "0?" + text[6:].lstrip("0")
+        orders = ((year, month, day), (day, month, year), (month, day, year))
+        return re.compile("|".join(r"[\W_]{0,2}".join(order) for order in orders))
+    return re.compile(r"[^\w\\]{0,2}_?".join(map(re.escape, text)))
+
+
 def _leaves(file: File) -> Iterator[Leaf]:
     codecs: tuple[str, ...] = ()
     is_public = False
