@@ -6,24 +6,27 @@ not looked at. Values stay as they were sent; nothing is decoded or encoded agai
 
 from __future__ import annotations
 
+import mmap
 import struct
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
-from pydicom._uid_dict import UID_dictionary
-from pydicom.datadict import dictionary_VR, keyword_for_tag
-from pydicom.uid import UID
-
-from medgem_node.part10 import MAXIMUM_INFLATED_BYTES
+from medgem_node import dictionary
+from medgem_node.dictionary import UIDS
 
 Value = bytes | list["Elements"]
+Piece = bytes | bytearray | memoryview | mmap.mmap
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 UNDEFINED = 0xFFFFFFFF
 
-_LONG = frozenset("OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())  # noqa: SIM905
+LONG_VRS = frozenset("OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())  # noqa: SIM905
+_IMPLICIT, _EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
+_DEFLATED, _BIG_ENDIAN = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
+_MOST_INFLATED_BYTES = 256 << 20  # as part10 has it
 _PADDING = {"UI": b"\0", "OB": b"\0", "UN": b"\0"}
 
 
@@ -55,10 +58,10 @@ class Syntax:
     @classmethod
     def of(cls, uid: str) -> Syntax:
         """The transfer syntax of that UID. Raises Broken for one that PS3.6 does not name."""
-        if UID_dictionary.get(uid, ("", ""))[1] != "Transfer Syntax":
+        if UIDS.get(uid, ("", ""))[1] != "Transfer Syntax":
             raise Broken("an unknown transfer syntax")
-        known = UID(uid)
-        return cls(uid, known.is_implicit_VR, known.is_little_endian, known.is_deflated, known.is_encapsulated)
+        native = (_IMPLICIT, _EXPLICIT, _DEFLATED, _BIG_ENDIAN)
+        return cls(uid, uid == _IMPLICIT, uid != _BIG_ENDIAN, uid == _DEFLATED, uid not in native)
 
     def number(self, value: bytes) -> int:
         """The first unsigned short or long of a value."""
@@ -66,7 +69,7 @@ class Syntax:
 
 
 _META = Syntax("1.2.840.10008.1.2.1", implicit=False, little=True, deflated=False, encapsulated=False)
-_UN = Syntax("1.2.840.10008.1.2", implicit=True, little=True, deflated=False, encapsulated=False)
+UNKNOWN_SYNTAX = Syntax("1.2.840.10008.1.2", implicit=True, little=True, deflated=False, encapsulated=False)
 
 
 def split(data: bytes) -> tuple[Elements, Syntax, bytes]:
@@ -80,6 +83,43 @@ def split(data: bytes) -> tuple[Elements, Syntax, bytes]:
     syntax = Syntax.of(uids[0].decode("ascii").strip("\0 "))
     body = data[start:]
     return meta, syntax, _inflated(body) if syntax.deflated else body
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A file whose data set begins at `at` of `body`: of the file itself, or of what was inflated."""
+
+    syntax: Syntax
+    body: bytes | mmap.mmap
+    at: int
+
+
+def opened(data: bytes | mmap.mmap) -> Opened:
+    """Where the data set of a Part 10 file begins. Raises Broken."""
+    if data[128:132] != b"DICM":
+        raise Broken("no Part 10 file")
+    at, uid, size = 132, b"", len(data)
+    while at + 8 <= size and data[at : at + 2] == b"\2\0":
+        tag, _, length, start = read_head(data, at, _META)
+        at = start + length
+        if tag == 0x00020010:
+            if uid:
+                raise Broken("two transfer syntaxes")
+            uid = data[start:at]
+    if not uid or at > size:
+        raise Broken("no transfer syntax")
+    syntax = _syntax(uid)
+    return Opened(syntax, _inflated(data[at:]), 0) if syntax.deflated else Opened(syntax, data, at)
+
+
+@cache
+def _known_syntax(uid: str) -> Syntax:
+    return Syntax.of(uid)
+
+
+def _syntax(uid: bytes) -> Syntax:
+    text = uid[:64].decode("ascii").strip("\0 ")
+    return _known_syntax(text) if text in UIDS else Syntax.of(text)
 
 
 def header(body: bytes, syntax: Syntax) -> tuple[Elements, int]:
@@ -109,7 +149,7 @@ def element_head(tag: int, vr: str, length: int, syntax: Syntax) -> bytes:
     """Tag, VR and length. Raises Broken for a length that the VR cannot have."""
     if syntax.implicit:
         return _tag(tag, syntax) + _length(length, syntax)
-    if vr in _LONG:
+    if vr in LONG_VRS:
         return _tag(tag, syntax) + vr.encode("ascii") + b"\0\0" + _length(length, syntax)
     if length > 0xFFFF or len(vr) != 2:
         raise Broken("a value that its VR cannot hold")
@@ -118,30 +158,33 @@ def element_head(tag: int, vr: str, length: int, syntax: Syntax) -> bytes:
 
 def join(meta: Iterable[tuple[int, str, bytes]], syntax: Syntax, parts: Iterable[bytes]) -> bytes:
     """A Part 10 file with an empty preamble."""
+    return b"".join(pieces(meta, syntax, parts))
+
+
+def pieces(meta: Iterable[tuple[int, str, bytes]], syntax: Syntax, parts: Iterable[Piece]) -> list[Piece]:
+    """A Part 10 file with an empty preamble, in pieces; a deflated one is put together."""
     group_2 = b"".join(element(tag, vr, value, _META) for tag, vr, value in meta)
     length = element(0x00020000, "UL", struct.pack("<L", len(group_2)), _META)
-    head = (b"\0" * 128, b"DICM", length, group_2)
+    head = b"".join((b"\0" * 128, b"DICM", length, group_2))
     if not syntax.deflated:
-        return b"".join((*head, *parts))
+        first, *rest = parts
+        return [head + bytes(first), *rest]
     packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
     body = packer.compress(b"".join(parts)) + packer.flush()
-    return b"".join((*head, body, b"\0" * (len(body) & 1)))
+    return [head, body, b"\0" * (len(body) & 1)]
 
 
 def vr_of(tag: int) -> str:
     """The VR of PS3.6, such as `US or SS`; empty for a tag that it does not name."""
-    try:
-        return dictionary_VR(tag)
-    except KeyError:
-        return ""
+    return dictionary.vr_of(tag)
 
 
 def name_of(tag: int) -> str:
     """The keyword of PS3.6, else the tag."""
-    return keyword_for_tag(tag) or f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
+    return dictionary.name_of(tag)
 
 
-def read_head(data: bytes, at: int, syntax: Syntax) -> tuple[int, str, int, int]:
+def read_head(data: bytes | mmap.mmap, at: int, syntax: Syntax) -> tuple[int, str, int, int]:
     """Tag, VR (empty if none is written), length and where the value begins. Raises Broken."""
     if at + 8 > len(data):
         raise Broken("ends inside an element")
@@ -151,7 +194,7 @@ def read_head(data: bytes, at: int, syntax: Syntax) -> tuple[int, str, int, int]
     vr = data[at + 4 : at + 6]
     if syntax.implicit or group == 0xFFFE or not (vr.isalpha() and vr.isupper()):
         return tag, "", struct.unpack_from(end + "L", data, at + 4)[0], at + 8  # some writers mix both in sequences
-    if vr.decode("ascii") not in _LONG:
+    if vr.decode("ascii") not in LONG_VRS:
         return tag, vr.decode("ascii"), struct.unpack_from(end + "H", data, at + 6)[0], at + 8
     if at + 12 > len(data):
         raise Broken("ends inside an element")
@@ -204,7 +247,7 @@ def _parsed(tag: int, vr: str, value: bytes, syntax: Syntax) -> Element:
 
 def _nested(vr: str, syntax: Syntax) -> Syntax:
     """The items of a sequence under UN are implicit, little endian (PS3.5 6.2.2)."""
-    return _UN if vr == "UN" else syntax
+    return UNKNOWN_SYNTAX if vr == "UN" else syntax
 
 
 def _items(data: bytes, at: int, end: int, syntax: Syntax, undefined: bool) -> tuple[list[Elements], int]:
@@ -225,7 +268,7 @@ def _items(data: bytes, at: int, end: int, syntax: Syntax, undefined: bool) -> t
 
 def _inflated(data: bytes) -> bytes:
     packer = zlib.decompressobj(-zlib.MAX_WBITS)
-    body = packer.decompress(data, MAXIMUM_INFLATED_BYTES)
+    body = packer.decompress(data, _MOST_INFLATED_BYTES)
     if not packer.eof:
         raise Broken("a deflated data set without end")
     return body
