@@ -14,10 +14,9 @@ from typing import Any, Literal, NamedTuple
 from medgem_node.deid import file_copy
 from medgem_node.deid.certificate import Deeds
 from medgem_node.deid.crew import Member, Task
-from medgem_node.deid.deidentifier import Copy, Deidentifier
+from medgem_node.deid.deidentifier import IMPLEMENTATION_CLASS_UID, Copy, Deidentifier
 from medgem_node.deid.file_copy import Original
 from medgem_node.deid.file_name import FileNames, IsNamed
-from medgem_node.deid.profile import IMPLEMENTATION_CLASS_UID
 from medgem_node.deid.pseudonym import Pseudonyms
 from medgem_node.deid.text import Identity
 from medgem_node.errors import CannotDeidentify, LeakFound, MedgemError
