@@ -84,8 +84,8 @@ PROTOCOL = """
     trigger trig head kopf schadel schaedel cct cerebral cerebrum gehirn hirn tete crane cabeza craneo cerebro cerveau
     neck hals cou cuello thorax torax chest lunge poumon pulmon hrct abdomen abdominal bauch ventre becken pelvis
     pelvien bassin spine wirbelsaule wirbelsaeule hws bws lws cwk bwk lwk rachis columna wirbel lumbal lumbar lumbaire
-    thorakal cervical zervikal sacrum knie knee genou rodilla schulter shoulder epaule hombro hufte huefte hip hanche
-    cadera fuss foot pied pie hand main mano ellbogen elbow coude codo handgelenk wrist poignet muneca sprunggelenk
+    lombaire thorakal cervical zervikal sacrum knie knee genou rodilla schulter shoulder epaule hombro hufte huefte hip
+    hanche cadera fuss foot pied pie hand main mano ellbogen elbow coude codo handgelenk wrist poignet muneca sprunggelenk
     ankle cheville tobillo herz heart coeur corazon leber liver foie higado niere nieren kidney rein rinon milz
     pankreas prostata prostate mamma brust breast sein mama aorta carotis karotis gefasse gefaesse vessel vaisseaux
     run off runoff beine legs jambes piernas arme arms bras brazos obere untere extremitat extremitaet ganzkorper

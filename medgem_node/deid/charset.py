@@ -66,12 +66,20 @@ def encoded(text: str, charset: Charset | None) -> bytes | None:
 
 def _escaped(text: str, charset: Sequence[str]) -> bytes:
     """With escapes; each value, component and line begins in the first character set again."""
-    from pydicom.charset import encode_string
-
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # pydicom warns where it writes question marks
         try:
-            pieces = [encode_string(piece, list(charset)) for piece in _PIECES.split(text)]
+            pieces = [_piece(piece, charset) for piece in _PIECES.split(text)]
         except UserWarning as exc:
             raise ValueError("not in these character sets") from exc
     return b"".join(pieces)
+
+
+def _piece(text: str, charset: Sequence[str]) -> bytes:
+    from pydicom.charset import encode_string
+
+    value = bytes(encode_string(text, list(charset)))
+    is_unescaped = "iso_ir_58" in charset[1:] and not value.isascii() and b"\x1b" not in value
+    if is_unescaped and value == text.encode("gb2312", "replace"):
+        return b"\x1b$)A" + value  # which pydicom forgets
+    return value

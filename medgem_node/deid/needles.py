@@ -108,7 +108,7 @@ def identifier(value: str) -> dict[str, int]:
     digits = sum(c.isdigit() for c in number)
     if digits and len(number) > 4 and (len(number) > digits or len(number) < 25):
         needles.update(dict.fromkeys((number, compact(_together_written(value))), NUMBER))
-        needles.update(dict.fromkeys(re.findall(r"\d{5,}", number), NUMBER))
+        needles.update(dict.fromkeys(re.findall(r"[0-9]{5,}", folded(value)), NUMBER))
         needles.update({short: NUMBER for run in list(needles) if len(short := run.lstrip("0")) > 4})
     elif digits and len(number) == 4 and digits < 4:
         needles[number] = EDGES

@@ -53,7 +53,7 @@ _NUMBERS = (
     r"(?<![a-z])(?:tel|phone|telephone|telefon\w{0,2}|fax|mobile?|handy|call)(?![a-z])[\W_]{0,4}"
     r"\d(?:[\s()./-]{0,2}\d){3,14}",
     r"(?<![a-z])(?:mrn|ssn|pid|patid|pat|patient\s?id|patient|id|case|fall|fallnr|acc|accession|order)(?![a-z])"
-    r"(?:\s?(?:nr|no|number|id|#))?[\W_]{0,4}(?=[\w/-]{0,12}\d{4})[\w/-]{1,30}",
+    r"(?:\s?(?:nr|no|number|id|#))?[\W_]{0,4}(?=[a-z0-9/-]{0,12}\d{4})[a-z0-9/-]{1,30}",
 )
 _ADDRESSES = (
     r"(?<![\w.+\-])[\w.+\-]++@[\w.\-]{1,255}",

@@ -215,7 +215,9 @@ class Identity:
         """With the first letters of other names on both sides, and the s of a genitive."""
         start, end = span
         text = spelled.folded
-        while (after := _AFTER.match(text, end)) and (after[1] in self.initials or after[0] in ("'s", "’s")):
+        while (after := _AFTER.match(text, end)) and (
+            after[1] in self.initials or after[0].rstrip(".") in ("'s", "’s")
+        ):
             end = after.end()
         while (before := _BEFORE.search(text, max(start - 5, 0), start)) and before[1] in self.initials:
             start = before.start(1)
@@ -229,6 +231,7 @@ _IDENTITIES: OrderedDict[frozenset[_Value], Identity] = OrderedDict()
 _WORDS = re.compile(rb"[a-z]+")
 _DIGITS = bytes(48 if 48 <= c <= 57 else c for c in range(256))
 _AFTER = re.compile(r"[\s^,.'’]{1,3}([^\W\d_])(?![^\W_])\.?")
+_GENITIVES = ("'s", "’s")
 _BEFORE = re.compile(r"(?<![^\W_])([^\W\d_])[\s^,.]{1,3}$")
 
 
