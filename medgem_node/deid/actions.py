@@ -49,7 +49,7 @@ _BYTES_KEPT = frozenset({0x54001010, 0x54000110, 0x54000112, 0x5400100A})
 """Values of OB that hold samples of waveforms."""
 _PROFILES = frozenset({0x00282000})  # ICC Profile: kept if it names nobody
 _PATIENT = frozenset({0x00100010, 0x00100020, 0x00080050})  # get pseudonyms
-_EQUIPMENT = 0x0018A001
+_DOCUMENTS = "1.2.840.10008.5.1.4.1.1.104."
 DUMMIES = {
     "AE": b"REMOVED", "AS": b"000Y", "AT": bytes(4), "CS": b"OTHER", "DA": b"19000101", "DS": b"0",
     "DT": b"19000101000000", "FD": bytes(8), "FL": bytes(4), "IS": b"0", "OB": bytes(2), "OD": bytes(8),
@@ -96,7 +96,7 @@ class Rule:
     """The decision on one attribute at one place.
 
     `op` and `vr` as the copier needs them, `constant` the whole new element, `place` where the items of a sequence
-    lie, `action` and `word` what the table said and what came of it.
+    lie, `action` what the table said; `then` is the decision on what was noted or got its VR, `is_kept` that it stays.
     """
 
     tag: int
@@ -108,6 +108,7 @@ class Rule:
     place: Place | None = None
     then: Rule | None = None
     is_first_enough: bool = False
+    is_kept: bool = False
 
 
 Entry = tuple[int, int, Rule]
@@ -172,7 +173,7 @@ class Place(dict[bytes, Entry]):
             return Rule(tag, sent, OTHER, deed=Deed.PRIVATE) if is_asked else _dropped(tag, sent)
         rule = self._public(tag, sent)
         if tag in self.actions.wanted and not self.parents and rule.deed is not Deed.NOTE:
-            return Rule(tag, rule.vr, OTHER, deed=Deed.NOTE, then=rule)
+            return Rule(tag, rule.vr, OTHER, deed=Deed.NOTE, then=rule, is_kept=rule.op == KEEP)
         return rule
 
     def within(self, tag: int, kind: Kind, as_unknown: bool = False) -> Place:
@@ -202,7 +203,7 @@ class Place(dict[bytes, Entry]):
     def _public(self, tag: int, sent: str) -> Rule:
         group = tag >> 16
         repeating = group >> 8 in (0x50, 0x60) and not group & 1
-        if repeating or group < 8 or group == 0x7FE0 or not tag & 0xFFFF or tag in _ALSO_REMOVED:
+        if repeating or group < 4 or group == 0x7FE0 or not tag & 0xFFFF or tag in _ALSO_REMOVED:
             return self._gone(tag, sent)
         if not self.parents and tag in REPLACED:
             return _dropped(tag, sent)
@@ -253,6 +254,9 @@ class Place(dict[bytes, Entry]):
         if tag in _PATIENT:
             return Rule(tag, vr, OTHER, action, deed=Deed.PERSON)
         if tag == 0x00420011:
+            is_document = not self.parents and self.actions.sop_class_uid.startswith(_DOCUMENTS)
+            if not is_document:
+                return self._by_type(tag, vr)
             return Rule(tag, vr, OTHER, action, deed=Deed.DOCUMENT)
         dummy = b"" if action == "Z" and self.kind is not Kind.DUMMY else DUMMIES.get(vr, b"REMOVED")
         return self._put(tag, vr, action, dummy)
@@ -284,7 +288,7 @@ class Place(dict[bytes, Entry]):
             return Rule(tag, vr, OTHER, deed=Deed.CHARSET) if tag == 0x00080005 else Rule(tag, vr, TEXT)
         if tag == _SCHEME:
             return Rule(tag, vr, OTHER, deed=Deed.SCHEME)
-        if tag == _MEANING or (tag in _CODE_VALUES and self.kind is Kind.DUMMY):
+        if tag == _MEANING or tag in _CODE_VALUES:
             return Rule(tag, vr, OTHER, deed=Deed.CODE)
         if vr in NUMERIC:
             return Rule(tag, vr, KEEP)

@@ -37,6 +37,7 @@ DEEPEST = 64
 """Levels of sequences; PS3.5 sets no limit, and a report has about ten."""
 SLOTS = (0x00120062, 0x0018A001, 0x00280301)
 """Where our own attributes stand among those of the top."""
+ACCESSION = 0x00080050
 _NEVER = 1 << 40
 _MOST_REMEMBERED = 2048  # bytes of a sequence: a code, a reference, a content item
 _MOST_MADE = 20_000
@@ -189,6 +190,10 @@ class Copier:
                 if rule.constant or rule.action in ("X", "Z"):
                     gone.append(tag)
                     new = rule.constant
+            elif rule.deed is Deed.NOTE and rule.is_kept and stop <= end:
+                self.noted[tag] = data[start:stop]
+                at = stop
+                continue
             elif rule.deed is Deed.END:
                 if not undefined:
                     raise Broken("an item where an element should be")
@@ -295,6 +300,8 @@ class Copier:
         while at < stop:
             tag, size = head(data, at)
             if tag != item_tag:
+                if not undefined and at == stop - length:
+                    return b"", stop  # no sequence, whatever PS3.6 says of its tag
                 if tag != end_tag or not undefined:
                     raise Broken("a sequence of other things than items")
                 break
@@ -437,7 +444,8 @@ class Copier:
         if rule.deed is Deed.PERSON:
             self.made.put.append(rule.tag)
             self.made.named.append((rule.tag, rule.vr, value, charset))
-            found = {t: data[a:b] for t, a, b in spans(data, at, end, place, last=0x00100021)}
+            is_patient = rule.tag != ACCESSION
+            found = {t: data[a:b] for t, a, b in spans(data, at, end, place, last=0x00100021)} if is_patient else {}
             return self.values.person(place, rule, value, found, charset)
         if rule.deed is Deed.DESCRIBE:
             self.made.depends = True

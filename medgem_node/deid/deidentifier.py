@@ -78,6 +78,7 @@ class Deidentifier:
         self._actions: OrderedDict[str, Actions] = OrderedDict()
         self._memories: OrderedDict[frozenset[NamedKey], Memory] = OrderedDict()
         self._memory = Memory.of(_NOBODY)
+        self._own: dict[tuple[Done, Syntax], dict[int, bytes]] = {}
 
     def __reduce__(self) -> tuple[type[Deidentifier], tuple[Pseudonyms, Profile]]:
         return type(self), (self.pseudonyms, self.profile)  # for processes that share the work
@@ -174,22 +175,37 @@ class Deidentifier:
         if Option.RETAIN_MODIFIED_DATES not in self.profile.options:
             return 0
         tags = (0x00100020, 0x00100021, _STUDY)
-        found = {t: body[a:b] for t, a, b in spans(body, at, len(body), place, last=_STUDY) if t in tags}
+        found: dict[int, bytes] = {}
+        for tag, begin, stop in spans(body, at, len(body), place, last=_STUDY):
+            if tag in tags:
+                found[tag] = body[begin:stop]
+            elif tag > 0x00100021 and found.get(0x00100020, b"").strip(b" \0"):
+                break
         texts = [found.get(tag, b"").decode("latin-1") for tag in tags]
         return self.pseudonyms.days(*texts)
 
     def _uid(self, original: str) -> str:
         return original if Option.RETAIN_UIDS in self.profile.options else self.pseudonyms.uid(original)
 
+    def _written(self, done: Done, place: Place) -> dict[int, bytes]:
+        key = (done, place.syntax)
+        if key not in self._own:
+            self._own[key] = _elements_of(done, place)
+        return self._own[key]
+
     def _sign(self, parts: Parts, copier: Copier, done: Done, place: Place) -> None:
         """Put what was done where those attributes stand in the order of tags."""
-        written = {tag: place.element(tag, vr, value) for tag, vr, value in bookkeeping.elements(done, place.syntax)}
+        written = dict(self._written(done, place))
         for tag in (bookkeeping.BURNED_IN, bookkeeping.RECOGNIZABLE):
             word = copier.noted.get(tag, b"").strip(b" \0")
             if tag not in written and word in (b"YES", b"NO"):
                 written[tag] = place.element(tag, "CS", word)
         for at, first, after in zip(copier.slots, SLOTS, (*SLOTS[1:], 1 << 32), strict=True):
             parts[at] = b"".join(value for tag, value in sorted(written.items()) if first <= tag < after)
+
+
+def _elements_of(done: Done, place: Place) -> dict[int, bytes]:
+    return {tag: place.element(tag, vr, value) for tag, vr, value in bookkeeping.elements(done, place.syntax)}
 
 
 def _sop_class_uid(body: bytes | mmap.mmap, at: int, syntax: Syntax) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from medgem_node.deid.cleaning import described_value
 from medgem_node.deid.text import Charset, Identity, Named, decoded, encoded
 
 NamedKey = tuple[int, str, bytes, Charset | None]
@@ -120,4 +121,5 @@ class Memory:
 
     def described(self, value: bytes, charset: Charset | None, vr: str) -> bytes:
         """The words of a text that are known to name nobody."""
-        return b"REMOVED"
+        new = described_value(value, charset, vr, self.identity)
+        return b"REMOVED" if new is None or not self.is_clean(new, charset) else new
