@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,9 +23,11 @@ from pydicom import Dataset
 from medgem_node import part10, plug
 from medgem_node.card import ModelCard
 from medgem_node.config import Config
-from medgem_node.deid.profile import deidentify_bytes
+from medgem_node.copies import Original, make_copies
+from medgem_node.deid.deidentifier import Deidentifier
+from medgem_node.deid.options import profile_of
 from medgem_node.deid.pseudonym import Pseudonyms
-from medgem_node.errors import CannotDeidentify, ModelRejected, NotUnderstood
+from medgem_node.errors import ModelRejected, NotUnderstood
 from medgem_node.evidence import Source
 from medgem_node.finding import Analysis, Finding, not_analysed
 from medgem_node.inbox import patient
@@ -126,24 +129,19 @@ def _written(analysis: Analysis, write: Callable[[Analysis], dict[str, bytes]]) 
 def _detect(
     originals: Sequence[Dataset], card: ModelCard, exchange: Store, pseudonyms: Pseudonyms, config: Config
 ) -> Analysis:
-    keys: list[str] = []
-    reason = ""
-    for instance in originals:
-        try:
-            copy = deidentify_bytes(part10.encode(instance), pseudonyms)
-        except Exception as exc:  # an edge: whatever a stranger's header leads to
-            reason = reason or (str(exc) if isinstance(exc, CannotDeidentify) else type(exc).__name__)
-            continue
-        keys.append(f"inputs/{pseudonyms.uid(str(instance.SOPInstanceUID))}.dcm")
-        exchange.put(keys[-1], copy)
-    if not keys:
-        detail = f"No image could be de-identified with certainty: {reason}"
+    asked = Deidentifier(pseudonyms, profile_of(config.deid.get("", {}), config.node.deid))
+    seen = [
+        Original(str(o.SOPInstanceUID), str(o.get("SeriesInstanceUID")), partial(part10.encode, o)) for o in originals
+    ]
+    copies = make_copies(seen, asked, exchange, "inputs", datetime.now(UTC))
+    if not copies.keys:
+        detail = f"No image could be de-identified with certainty: {copies.reason}"
         return not_analysed(card.name, card.version, "not-deidentified", detail)
     try:
         site = read_site(config.data, card.name, card.version)
     except ModelRejected as exc:
         return not_analysed(card.name, card.version, "model-rejected", str(exc))
-    job = Job(secrets.token_hex(16), card.name, card.version, tuple(keys), site=site)
+    job = Job(secrets.token_hex(16), card.name, card.version, copies.keys, site=site)
     import_module("medgem_node.worker").work(job, exchange, config.models, config.engine.backend)
     outcome = decode_outcome(exchange.get(job.outcome_key))
     exchange.delete("inputs")
@@ -151,7 +149,8 @@ def _detect(
         why = outcome.failure
         reason, detail = (why.reason, why.detail) if why else ("failed", "")
         return not_analysed(card.name, card.version, reason, detail)
-    return outcome.analysis.renamed(pseudonyms.uid_map(str(o.SOPInstanceUID) for o in originals))
+    uids = [original.sop_instance_uid for original in seen]
+    return outcome.analysis.renamed({uid: uid for uid in uids} | pseudonyms.uid_map(uids))
 
 
 def answer(study_instance_uid: str, analysis: Analysis, candidates: bool = False) -> dict[str, Any]:

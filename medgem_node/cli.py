@@ -12,6 +12,7 @@ from medgem_node import __version__
 from medgem_node.commands import (
     calibrate,
     card,
+    crosswalk,
     data,
     deidentify,
     export,
@@ -27,7 +28,21 @@ from medgem_node.commands.common import Run, common_arguments, say
 from medgem_node.errors import MedgemError
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded; see engines/local.py
-_COMMANDS = (service, images, deidentify, models, card, data, pretrain, refine, heads, calibrate, export, index)
+_COMMANDS = (
+    service,
+    images,
+    deidentify,
+    crosswalk,
+    models,
+    card,
+    data,
+    pretrain,
+    refine,
+    heads,
+    calibrate,
+    export,
+    index,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -30,7 +30,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from medgem_node import plug
 from medgem_node.audit import Audit
 from medgem_node.config import Config
-from medgem_node.deid.keyring import KeyRing
+from medgem_node.deid.keyring import KeyRing, keys_of
 from medgem_node.deid.options import Profile, profile_of
 from medgem_node.deid.pseudonym import Pseudonyms
 from medgem_node.dimse.scp import Acceptor, Received
@@ -80,7 +80,7 @@ def open_node(config: Config) -> Node:
         raise ConfigError(
             f'{config.source}: node.data = "{config.node.data}" cannot be read and written; change its owner or mode'
         )
-    keys = open_keys(config)
+    keys = keys_of(config)
     ledger = Ledger(config.database_url)
     audit = Audit(ledger.engine)
     return Node(
@@ -93,11 +93,6 @@ def open_node(config: Config) -> Node:
         crosswalk=Crosswalk(ledger.engine, keys, audit.record),
         profiles=profiles,
     )
-
-
-def open_keys(config: Config) -> KeyRing:
-    """The keys of every epoch; the first is made on first start. Raises ConfigError."""
-    return KeyRing.open(config.key_file)
 
 
 def start_acceptor(node: Node) -> Acceptor:
@@ -140,6 +135,7 @@ class PipelineRunner:
             exchange=node.exchange,
             keys=node.keys,
             crosswalk=node.crosswalk,
+            deid=node.profiles,
             engine=self.engine,
             destinations=open_destinations(config),
         )

@@ -24,6 +24,7 @@ from medgem_node.audit import Audit
 from medgem_node.card import ModelCard, find_card
 from medgem_node.config import Config
 from medgem_node.deid.keyring import KeyRing
+from medgem_node.deid.options import Profile
 from medgem_node.deid.pseudonym import Pseudonyms
 from medgem_node.errors import EngineUnavailable, MedgemError, ModelRejected, NotStored, NotUnderstood
 from medgem_node.feedback import is_document
@@ -57,6 +58,7 @@ class Pipeline:
     exchange: Store
     keys: KeyRing
     crosswalk: Crosswalk
+    deid: Mapping[str, Profile]
     engine: Engine
     destinations: Mapping[str, Destination]
     not_before: dict[str, datetime] = field(default_factory=dict)  # of destinations that do not answer
@@ -150,12 +152,17 @@ class Pipeline:
         if earlier := self._job_of_same_images(study, card, chosen):
             return self._move(study, StudyState.PREPARED, now, reason=f"the same images as in {earlier}")
         profile = self.config.profile(match.rule.profile)
-        stores = self.archive, self.exchange
-        job = prepare_job(study, match.rule, card, profile, chosen, *stores, self.keys, self.crosswalk, now)
+        stores, asked = (self.archive, self.exchange), self.deid[match.rule.deid]
+        made = prepare_job(study, match.rule, card, profile, chosen, *stores, self.keys, self.crosswalk, asked, now)
+        job = made.job
+        if made.copies.is_leak:
+            log.critical("job %s: %s; no copy left the node", job.job.job_id, made.copies.reason)
+            self._note("identity found", job, now, reason=made.copies.reason)
         if not self.ledger.open_job(study, job):  # a late image came between: the study is receiving again
             self.exchange.delete(f"inputs/{job.job.job_id}")
             return 0
-        self._note("prepared", job, now, copies=len(job.job.inputs), of=len(chosen))
+        certificate = (made.copies.certificate or {}).get("sha256", "")
+        self._note("prepared", job, now, copies=len(job.job.inputs), of=len(chosen), certificate=certificate)
         return 1
 
     def _submit(self, waiting: LedgerJob, now: datetime) -> int:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 from medgem_node.card import ModelCard
+from medgem_node.copies import Copies, Original, make_copies
+from medgem_node.deid.deidentifier import Deidentifier
 from medgem_node.deid.keyring import KeyRing
-from medgem_node.deid.profile import deidentify_bytes
+from medgem_node.deid.options import Profile
 from medgem_node.deid.pseudonym import NotedPseudonyms
-from medgem_node.errors import CannotDeidentify
 from medgem_node.job import Job, JobState
 from medgem_node.ledger.crosswalk import Crosswalk, Kind, Link
 from medgem_node.ledger.ledger import LedgerJob
@@ -17,6 +21,14 @@ from medgem_node.rule import Rule
 from medgem_node.seams import Store
 from medgem_node.study import Instance, Study
 from medgem_node.viewer_profile import ViewerProfile
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A job, and what became of the copies that it needs."""
+
+    job: LedgerJob
+    copies: Copies
 
 
 def prepare_job(
@@ -29,9 +41,10 @@ def prepare_job(
     exchange: Store,
     ring: KeyRing,
     crosswalk: Crosswalk,
+    asked: Profile,
     now: datetime,
-) -> LedgerJob:
-    """Copy the `chosen` instances, de-identified, and describe the job; the same study gives the same keys.
+) -> Prepared:
+    """Copy the `chosen` instances, de-identified as `asked`, and describe the job; the same study gives the same keys.
 
     The profile is kept with the job, so that what is written does not change with the configuration meanwhile. An image
     that cannot be de-identified with certainty is not copied; when none can, the job is answered at once. The crosswalk
@@ -40,21 +53,14 @@ def prepare_job(
     epoch, pseudonyms = ring.noted()  # one epoch for all of a job
     subject = f"{study.study_instance_uid}|{study.revision}|{card.name}|{card.version}"
     job_id = ring.node.digest("job", subject)[:32]
-    keys: list[str] = []
-    reason = ""
-    for instance in chosen:
-        original = archive.get(instance.key)
-        try:
-            copy = deidentify_bytes(original, pseudonyms)
-        except Exception as exc:  # an edge: whatever a stranger's header leads to, the image stays and is answered for
-            reason = reason or (str(exc) if isinstance(exc, CannotDeidentify) else type(exc).__name__)
-            continue
-        keys.append(f"inputs/{job_id}/{pseudonyms.uid(instance.sop_instance_uid)}.dcm")
-        exchange.put(keys[-1], copy)
+    originals = [Original(i.sop_instance_uid, i.series_instance_uid, partial(archive.get, i.key)) for i in chosen]
+    copies = make_copies(originals, Deidentifier(pseudonyms, asked), exchange, f"inputs/{job_id}", now)
+    keys = copies.keys
     if keys:
         crosswalk.record(chosen[0].patient_key, list(_links(pseudonyms, chosen)), epoch, now)
-    return LedgerJob(
-        job=Job(job_id, card.name, card.version, tuple(keys)),
+        archive.put(f"certificates/{job_id}.json", json.dumps(copies.certificate, indent=1).encode())
+    job = LedgerJob(
+        job=Job(job_id, card.name, card.version, keys),
         study_instance_uid=study.study_instance_uid,
         study_revision=study.revision,
         rule=rule.name,
@@ -65,9 +71,10 @@ def prepare_job(
         due_at=now,
         analysed_at=None if keys else now,
         reason="" if keys else "not-deidentified",
-        detail="" if keys else f"No image could be de-identified with certainty: {reason}",
+        detail="" if keys else f"No image could be de-identified with certainty: {copies.reason}",
         profile=profile,
     )
+    return Prepared(job, copies)
 
 
 def _links(noted: NotedPseudonyms, instances: Sequence[Instance]) -> Iterator[Link]:

@@ -128,7 +128,7 @@ def publish_job(
     originals = [_original(archive.get(key)) for key in job.originals]
     card = find_card(config.models, job.job.model, job.job.version)
     uid = job_uid(ring.node, job)
-    analysis = _analysis(job, outcome, ring.uid_map(str(o.SOPInstanceUID) for o in originals))
+    analysis = _analysis(job, outcome, _uid_map(ring, originals))
     at = _began(job, analysis)
     profile = job.profile or replace(config.profile(), instead={})
     source = Source(card, station(config, ring.node), at, profile.region, earlier)
@@ -151,6 +151,12 @@ def publish_job(
         archive.put(key, data)
         results.append(Result(str(thing.instance.SOPInstanceUID), str(thing.instance.SOPClassUID), key, thing.kind))
     return tuple(results)
+
+
+def _uid_map(ring: KeyRing, originals: Sequence[Dataset]) -> dict[str, str]:
+    """What a worker may call an original: its pseudonym of any epoch, or itself where UIDs are retained."""
+    uids = [str(original.SOPInstanceUID) for original in originals]
+    return {**{uid: uid for uid in uids}, **ring.uid_map(uids)}
 
 
 def write_objects(

@@ -182,7 +182,7 @@ def test_every_state_of_a_delivery_is_described() -> None:
 
 def test_every_reason_why_not_is_described() -> None:
     source = "\n".join(p.read_text("utf-8") for p in (CHECKOUT / "medgem_node").rglob("*.py") if "train" not in p.parts)
-    given = re.findall(r'(?:NotApplicable|Unreadable|Failure|coded)\(\s*"([a-z-]+)"', source)
+    given = re.findall(r'\b(?:NotApplicable|Unreadable|Failure|coded)\(\s*"([a-z-]+)"', source)
     given += re.findall(r'not_analysed\([^()]*?"([a-z]+-[a-z-]+)"', source)
     gate = tomllib.loads(page("models/chest-xray/1.0.0/model.toml"))["gate"]["refusals"]
     renamed = {"other": "not-a-frontal-chest", "inverted": "inverted-polarity"}

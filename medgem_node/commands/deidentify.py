@@ -78,12 +78,12 @@ def _deidentify(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace, profile: Profile) -> Report:
     from medgem_node.deid.deidentifier import Deidentifier
     from medgem_node.deid.folder import deidentify_folder
-    from medgem_node.deid.keyring import KeyRing
+    from medgem_node.deid.keyring import keys_of
     from medgem_node.deid.options import Option
 
     config = configured(options)
     config.data.mkdir(parents=True, exist_ok=True, mode=0o700)
-    ring, now = KeyRing.open(config.key_file), datetime.now(UTC).astimezone()
+    ring, now = keys_of(config), datetime.now(UTC).astimezone()
     epoch, pseudonyms = ring.epoch, ring.current()
     has_shift = Option.RETAIN_MODIFIED_DATES in profile.options
 

@@ -61,7 +61,7 @@ def _fill(options: argparse.Namespace, config: Config, store: Store) -> Counter[
     from medgem_node import part10, similar
     from medgem_node.analyze import find_files
     from medgem_node.card import find_card
-    from medgem_node.deid.pseudonym import Pseudonyms, read_or_make_key
+    from medgem_node.deid.keyring import keys_of
     from medgem_node.detector.embed import Embedder
     from medgem_node.errors import NotAnalysable, NotUnderstood
 
@@ -71,7 +71,7 @@ def _fill(options: argparse.Namespace, config: Config, store: Store) -> Counter[
     space = similar.Space(card.name, card.version, card.weights_sha256, embedder.dimensions)
     found = None if options.replace else similar.read(store, options.tenant, space)
     index = found or similar.Index.empty(space)
-    pseudonyms = Pseudonyms(read_or_make_key(config.key_file))
+    pseudonyms = keys_of(config).node
     fresh, told, counts = {}, {}, Counter[str]()
     files = list(find_files([options.folder]))
     names = Counter(path.name for path in files)
@@ -104,7 +104,7 @@ def _fill(options: argparse.Namespace, config: Config, store: Store) -> Counter[
 def _similar(options: argparse.Namespace) -> int:
     from medgem_node import part10, similar
     from medgem_node.card import find_card
-    from medgem_node.deid.pseudonym import Pseudonyms, read_or_make_key
+    from medgem_node.deid.keyring import keys_of
     from medgem_node.detector.embed import Embedder
 
     config = configured(options)
@@ -119,9 +119,7 @@ def _similar(options: argparse.Namespace) -> int:
         part10.check(instance, ("SOPInstanceUID",))
     except OSError as exc:
         raise ConfigError(f"{options.file}: cannot be read ({exc.strerror})") from exc
-    case = _case(
-        Pseudonyms(read_or_make_key(config.key_file)), options.tenant, str(instance.get("SOPInstanceUID") or "")
-    )
+    case = _case(keys_of(config).node, options.tenant, str(instance.get("SOPInstanceUID") or ""))
     answer = index.nearest(embedder.embed(instance), options.k, but_not=case)
     if options.json:
         say(json.dumps(answer.to_dict(), indent=2))

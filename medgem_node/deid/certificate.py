@@ -22,7 +22,7 @@ from medgem_node.deid.options import Profile
 from medgem_node.dictionary import name_of
 
 if TYPE_CHECKING:
-    from medgem_node.deid.deidentifier import Copy
+    pass
 
 PROFILE = "Basic Application Level Confidentiality Profile"
 TABLE = f"PS3.15 {table.EDITION} Table E.1-1"
@@ -97,20 +97,6 @@ def of_study(
         "files": [_file(each) for each in files],
     }
     return {**content, "sha256": digest(content)}
-
-
-def of_copies(copies: Iterable[Copy], profile: Profile, now: datetime) -> dict[str, Any]:
-    """The certificate of the copies of one study that stay in memory. Raises ValueError if they are of several."""
-    deeds, written, studies = Deeds(), [], set()
-    for copy in copies:
-        sha256 = hashlib.sha256()
-        for part in copy.parts:
-            sha256.update(part)
-        studies.add(copy.study_instance_uid)
-        written.append(Written(copy.sop_instance_uid, sha256.hexdigest()))
-        deeds.add(copy.changes, copy.pixels, copy.done.claimed)
-    (study_instance_uid,) = studies
-    return of_study(study_instance_uid, written, deeds, profile, now)
 
 
 def digest(certificate: Mapping[str, Any]) -> str:

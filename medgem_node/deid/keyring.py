@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from medgem_node.config import Config
 from medgem_node.deid.pseudonym import (
     KEY_BYTES,
     NotedPseudonyms,
@@ -91,6 +92,11 @@ def _decoded(text: bytes, where: str) -> bytes:
     if len(key) != KEY_BYTES or len(set(key)) < _FEWEST_BYTES_APART:
         raise ConfigError(f"{where} gives no pseudonym key: {KEY_BYTES} random bytes in base64 are needed")
     return key
+
+
+def keys_of(config: Config) -> KeyRing:
+    """The keys of a node; the first is made on first start. Raises ConfigError."""
+    return KeyRing.open(config.key_file, key_source(config.node.key_variable, config.node.key_command, os.environ))
 
 
 class KeyRing:

@@ -36,11 +36,12 @@ class LocalEngine:
         workers: int,
         done: Callable[[str], None],
         longest_job_seconds: float = 900.0,
+        key_variable: str = "",
     ) -> None:
         self._exchange = exchange
         self._done = done
         self._stopped = threading.Event()
-        self._children = [_Child(command, n, longest_job_seconds) for n in range(workers)]
+        self._children = [_Child(command, n, longest_job_seconds, key_variable) for n in range(workers)]
         self._threads = [threading.Thread(target=self._watch, args=(c,), daemon=True) for c in self._children]
         for thread in self._threads:
             thread.start()
@@ -90,8 +91,9 @@ class LocalEngine:
 class _Child:
     """One worker process and the job that it has; a job that takes too long costs the process its life."""
 
-    def __init__(self, command: list[str], number: int, longest_job_seconds: float) -> None:
+    def __init__(self, command: list[str], number: int, longest_job_seconds: float, key_variable: str) -> None:
         self.number = number
+        self._key_variable = key_variable
         self._longest_job_seconds = longest_job_seconds
         self._job_began = 0.0
         self._command = command
@@ -122,8 +124,9 @@ class _Child:
 
     def run(self) -> _Finished:
         """Start the process; an iterator over the jobs that it finishes until it ends."""
+        environment = _environment(self._key_variable)
         process = subprocess.Popen(
-            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_environment()
+            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
         with self._lock:
             self._process = process
@@ -174,9 +177,10 @@ class _Finished:
         raise StopIteration
 
 
-def _environment() -> dict[str, str]:
+def _environment(key_variable: str) -> dict[str, str]:
+    """What a worker inherits: everything but the key, which no worker may have."""
     # OpenMP threads that wait by spinning cost a busy host ten times the work; must be set before torch is loaded
-    return {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
+    return {k: v for k, v in os.environ.items() if k != key_variable} | {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
 def create(config: Config, done: Callable[[str], None]) -> LocalEngine:
@@ -186,4 +190,5 @@ def create(config: Config, done: Callable[[str], None]) -> LocalEngine:
     command += ["--models", str(config.models), "--backend", options.backend]
     if options.threads:
         command += ["--threads", str(options.threads)]
-    return LocalEngine(command, plug.open_store(config.exchange_url), options.workers, done, options.lease_seconds)
+    exchange, hidden = plug.open_store(config.exchange_url), config.node.key_variable
+    return LocalEngine(command, exchange, options.workers, done, options.lease_seconds, hidden)

@@ -1,15 +1,19 @@
 """One battery for every engine, with the worker that ships."""
 
+import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import pytest
 
 from medgem_node import plug
 from medgem_node.config import Config
+from medgem_node.engines.local import LocalEngine
 from medgem_node.errors import EngineUnavailable
 from medgem_node.job import Job, decode_outcome
 from medgem_node.seams import Engine, Store
@@ -86,10 +90,6 @@ for line in sys.stdin:
 
 @pytest.fixture
 def stuck(config: Config) -> Iterator[tuple[Engine, Store, Callable[[], list[int]]]]:
-    import sys
-
-    from medgem_node.engines.local import LocalEngine
-
     exchange = plug.open_store(config.exchange_url)
     engine = LocalEngine([sys.executable, "-c", SLEEPER], exchange, 1, lambda _: None)
 
@@ -119,10 +119,6 @@ def test_a_worker_killed_in_the_middle_of_a_job_is_answered_for_and_started_agai
 
 
 def test_a_worker_that_hangs_longer_than_a_lease_is_killed_and_started_again(config: Config) -> None:
-    import sys
-
-    from medgem_node.engines.local import LocalEngine
-
     exchange = plug.open_store(config.exchange_url)
     engine = LocalEngine([sys.executable, "-c", SLEEPER], exchange, 1, lambda _: None, longest_job_seconds=0.3)
     wait_for(lambda: _takes(engine, a_job()), 10)
@@ -171,3 +167,21 @@ def _takes(engine: Engine, job: Job) -> bool:
     except EngineUnavailable:
         return False
     return True
+
+
+def test_a_worker_inherits_everything_but_the_key(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SITE_KEY", "c2VjcmV0")
+    monkeypatch.setenv("SITE_OTHER", "told")
+    said = tmp_path / "environment.json"
+    show = f"import json, os; open({str(said)!r}, 'w').write(json.dumps(dict(os.environ))); input()"
+
+    exchange = plug.open_store(config.exchange_url)
+    engine = LocalEngine([sys.executable, "-c", show], exchange, 1, lambda _: None, key_variable="SITE_KEY")
+
+    wait_for(said.is_file)
+    inherited = json.loads(wait_for(said.read_text))
+    engine.stop(1)
+    assert "SITE_KEY" not in inherited
+    assert inherited["SITE_OTHER"] == "told"
