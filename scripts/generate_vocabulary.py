@@ -85,7 +85,8 @@ PROTOCOL = """
     neck hals cou cuello thorax torax chest lunge poumon pulmon hrct abdomen abdominal bauch ventre becken pelvis
     pelvien bassin spine wirbelsaule wirbelsaeule hws bws lws cwk bwk lwk rachis columna wirbel lumbal lumbar lumbaire
     lombaire thorakal cervical zervikal sacrum knie knee genou rodilla schulter shoulder epaule hombro hufte huefte hip
-    hanche cadera fuss foot pied pie hand main mano ellbogen elbow coude codo handgelenk wrist poignet muneca sprunggelenk
+    hanche
+    cadera fuss foot pied pie hand main mano ellbogen elbow coude codo handgelenk wrist poignet muneca sprunggelenk
     ankle cheville tobillo herz heart coeur corazon leber liver foie higado niere nieren kidney rein rinon milz
     pankreas prostata prostate mamma brust breast sein mama aorta carotis karotis gefasse gefaesse vessel vaisseaux
     run off runoff beine legs jambes piernas arme arms bras brazos obere untere extremitat extremitaet ganzkorper
@@ -101,6 +102,8 @@ PROTOCOL = """
     tilt table bed supine prone rucklage bauchlage standing stehend liegend debout acostado portable bett mobile erect
     semi siemens healthineers philips ge medical systems toshiba canon hitachi fujifilm fuji agfa carestream kodak
     konica minolta hologic shimadzu samsung neusoft mindray esaote planmeca united imaging
+    syngo somatom magnetom avanto aera skyra achieva ingenia lightspeed optima discovery revolution brilliance ingenuity
+    aquilion acuson sectra logiq epiq isovue pilot projected gated lossless fil comp corporation echocardiogram
     quiet propeller asset grappa sense arc ipat caipi accel factor mocomed moco motion corr norm dis2d dis3d nd sub
     subtraction subtracted subtraktion phase magnitude mag real imag ph sw fl se ir ge tfl gr tir qsm swp mip map
     maps cbf cbv mtt ttp tmax rcbf rcbv rgb colfa fa tensor eadc calc bval hem nohem stroke lesion tumor tumour the

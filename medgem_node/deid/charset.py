@@ -46,6 +46,8 @@ def decoded(value: bytes, charset: Charset | None) -> str | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             text = str(decode_bytes(value, list(charset), _DELIMITERS))
+        if "iso_ir_58" in charset:
+            text = text.replace("\x1b$)A", "")  # pydicom decodes behind it, and leaves it
     except (UnicodeError, LookupError):
         return None
     return None if "\x1b" in text or "\ufffd" in text else text  # pydicom had to guess

@@ -61,7 +61,9 @@ def described(text: str, identity: Identity, limit: int = 0) -> str:
 def is_vocabulary(word: str) -> bool:
     """Whether a word, a number or a mixture of both names nobody."""
     small = folded(word)
-    if small in vocabulary.words() or _CODES.fullmatch(small) or small.upper() in TERMS:
+    if small in vocabulary.words() or (len(small) > 5 and small.removesuffix("s") in vocabulary.words()):
+        return True
+    if _CODES.fullmatch(small) or small.upper() in TERMS:
         return True
     runs = _RUN.findall(small)
     if len(runs) > 3 or any(run.isdigit() and len(run) > _LONGEST_NUMBER for run in runs):

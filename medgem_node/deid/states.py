@@ -6,13 +6,13 @@ import re
 from dataclasses import dataclass, field
 
 from medgem_node.deid.cleaning import described_value
-from medgem_node.deid.text import Charset, Identity, Named, decoded, encoded
+from medgem_node.deid import cleaning
+from medgem_node.deid.text import Charset, Identity, Named, decoded
 
 NamedKey = tuple[int, str, bytes, Charset | None]
 """Tag, VR, raw value and codecs of what tells who somebody is."""
 
 _NUMBERS = re.compile(rb"[0-9+\-.eE \\\0]*")
-_LIMITS = {"AE": 16, "LO": 64, "PN": 64, "SH": 16}
 _MOST_TEXTS = 100_000
 _MOST_SEQUENCES = 20_000
 
@@ -32,6 +32,7 @@ class Remade:
     put: list[int] = field(default_factory=list)
     cleaned: list[int] = field(default_factory=list)
     depends: bool = False
+    joined: set[int] = field(default_factory=set)
 
     def texts_of(self, charset: Charset | None) -> set[bytes]:
         """The texts in these codecs."""
@@ -104,6 +105,8 @@ class Memory:
 
     def is_clean(self, value: bytes, charset: Charset | None) -> bool:
         """Whether a text can be read and names nobody."""
+        if b"\0" not in value and not self.identity.may_name(value):
+            return True
         text = decoded(value, charset)
         return text is not None and "\0" not in text.rstrip("\0 ") and not self.identity.is_named_in(text)
 
@@ -113,10 +116,7 @@ class Memory:
 
     def cleaned(self, value: bytes, charset: Charset | None, vr: str) -> bytes:
         """A text that names somebody, without that."""
-        text = decoded(value, charset)
-        if text is None or "\0" in text.rstrip("\0 "):
-            return b"REMOVED"
-        new = encoded(self.identity.cleaned(text.rstrip("\0 "), _LIMITS.get(vr, 0)), charset)
+        new = cleaning.cleaned(value, charset, vr, self.identity)
         return b"REMOVED" if new is None or not self.is_clean(new, charset) else new
 
     def described(self, value: bytes, charset: Charset | None, vr: str) -> bytes:
