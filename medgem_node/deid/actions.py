@@ -137,6 +137,7 @@ class Place(dict[bytes, Entry]):
         super().__init__()
         self.actions, self.syntax, self.parents, self.kind = actions, syntax, parents, kind
         self.made: dict[bytes, bytes | None] = {}
+        self.hits = self.misses = 0  # of items that were the same as some before
         self.number = next(_NUMBERS)
         self.head = struct.Struct(("<" if syntax.little else ">") + ("4sL" if syntax.implicit else "6sH")).unpack_from
         self.long = struct.Struct("<L" if syntax.little else ">L").unpack_from
@@ -294,10 +295,10 @@ class Place(dict[bytes, Entry]):
             return Rule(tag, vr, KEEP)
         if vr in DATES or vr == "AS":
             return self._time(tag, vr)
+        if vr == "IS" or (vr == "DS" and self.kind is not Kind.DUMMY):
+            return Rule(tag, vr, NUMBER)
         if self.kind is Kind.DUMMY:
             return self._put(tag, vr, "", DUMMIES.get(vr, b"REMOVED"))
-        if vr in ("DS", "IS"):
-            return Rule(tag, vr, NUMBER)
         if vr in ("AE", "UR", "OB", "UN"):
             return self._unjudged(tag, vr)
         if vr in _NARRATIVE and (Option.CLEAN_DESCRIPTORS in self._options or self.kind is Kind.OPEN):

@@ -21,6 +21,7 @@ from medgem_node.deid.actions import (
     SEQUENCE,
     TEXT,
     Deed,
+    Kind,
     Place,
     Rule,
 )  # fmt: skip
@@ -256,14 +257,17 @@ class Copier:
         assert place is not None
         if not length:
             return None, at
-        if length > _MOST_REMEMBERED:
+        if length > _MOST_REMEMBERED or place.misses > 4 * place.hits + 64:
             return self._items(data, at, length, end, rule, outer, place, charset, depth)
         stop = at + length
         if stop > end:
             raise Broken("a value that is longer than what holds it")
         key = (place.number, charset, self.values.days, data[at:stop])
         known = self.memory.sequences.get(key)
+        place.hits += 1
         if known is None:
+            place.hits -= 1
+            place.misses += 1
             before, self.made = self.made, Remade()
             try:
                 new, _ = self._items(data, at, length, end, rule, outer, place, charset, depth)
@@ -271,7 +275,9 @@ class Copier:
                 mine, self.made = self.made, before
             known = new, mine
             self.memory.remember(key, known)
-        self.made.join(known[1])
+        if id(known) not in self.made.joined:
+            self.made.joined[id(known)] = known
+            self.made.join(known[1])
         return known[0], stop
 
     def _items(
@@ -343,7 +349,7 @@ class Copier:
         if is_public or not value.strip(b" \0"):
             self.made.texts_of(charset).add(value)
             return self._text(place, rule, value, charset) if value in self.memory.dirty else None
-        self.made.depends = True
+        self.made.depends = self.made.depends or place.kind is Kind.OPEN
         self.made.put.append(rule.tag)
         return self.values.private_code(place, rule, value, charset, self.memory)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from medgem_node.deid.cleaning import described_value
 from medgem_node.deid import cleaning
+from medgem_node.deid.cleaning import described_value
 from medgem_node.deid.text import Charset, Identity, Named, decoded
 
 NamedKey = tuple[int, str, bytes, Charset | None]
@@ -23,6 +23,7 @@ class Remade:
 
     `texts` and `numbers` are the values that stay if they name nobody; `depends` says that something was decided by
     the identity that was supposed. Tags of what went, was replaced or cleaned stand in `gone`, `put`, `cleaned`.
+    `joined` are the parts that it holds already, kept so that no other takes their place in memory.
     """
 
     named: list[NamedKey] = field(default_factory=list)
@@ -32,7 +33,7 @@ class Remade:
     put: list[int] = field(default_factory=list)
     cleaned: list[int] = field(default_factory=list)
     depends: bool = False
-    joined: set[int] = field(default_factory=set)
+    joined: dict[int, object] = field(default_factory=dict)
 
     def texts_of(self, charset: Charset | None) -> set[bytes]:
         """The texts in these codecs."""

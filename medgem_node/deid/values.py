@@ -29,7 +29,19 @@ PUBLIC_SCHEMES = frozenset(
 )
 """Coding Scheme Designators of PS3.16 Table 8-1 whose meanings a site cannot write itself."""
 _SCHEMES = frozenset(scheme.encode() for scheme in PUBLIC_SCHEMES)
+_TERMS = (
+    TERMS
+    | frozenset(
+        """
+    CONTAINER TEXT NUM CODE DATE TIME DATETIME UIDREF PNAME COMPOSITE IMAGE WAVEFORM SCOORD SCOORD3D TCOORD TABLE
+    CONTAINS SEPARATE CONTINUOUS POINT POLYLINE CIRCLE ELLIPSE PIXEL DISPLAY
+    """.split()  # noqa: SIM905
+    )
+    | {"HAS OBS CONTEXT", "HAS CONCEPT MOD", "HAS PROPERTIES", "HAS ACQ CONTEXT", "INFERRED FROM", "SELECTED FROM"}
+)
+"""A report is none without its value and relationship types, whoever is called Table (PS3.3 C.17.3)."""
 _UID = re.compile(r"[0-2](\.\d+)+")
+_WORD = re.compile(rb"[^\W_]{4,}|[\x80-\xff]{2,}")
 _PDF = "1.2.840.10008.5.1.4.1.1.104.1"
 _KNOWN_VRS = frozenset(DUMMIES) | TEXTS | {"UI", "SQ"}
 
@@ -113,8 +125,13 @@ class Values:
         return place.element(rule.tag, rule.vr, b"REMOVED")
 
     def raw(self, value: bytes, memory: Memory) -> bytes | None:
-        """Bytes that hold texts among others, such as an ICC profile: all or nothing."""
-        return b"" if memory.identity.is_named_in(value.decode("latin-1").replace("\0", "")) else None
+        """Bytes that hold texts among others, such as an ICC profile: all or nothing.
+
+        Only what is named is searched for: bytes look like dates and numbers by chance.
+        """
+        folded = value.replace(b"\0", b"").lower()
+        words = (word for _, vr, named, _ in memory.key if vr not in ("DA", "DT") for word in _WORD.findall(named))
+        return b"" if any(word.lower() in folded for word in words) else None
 
     def charset(self, value: bytes, inherited: Charset | None) -> Charset | None:
         """The codecs of the data set from here on; None if they are unknown."""
@@ -153,7 +170,7 @@ class Values:
     def _terms(self, place: Place, rule: Rule, value: bytes, charset: Charset | None, memory: Memory) -> bytes | None:
         """Standard terms stay whoever is called so; of an Image Type only what names somebody goes."""
         terms = value.rstrip(b"\0").split(b"\\")
-        is_known = [t.strip().decode("latin-1") in TERMS or memory.is_clean(t, charset) for t in terms]
+        is_known = [t.strip().decode("latin-1") in _TERMS or memory.is_clean(t, charset) for t in terms]
         if all(is_known):
             return None
         kept = [term if known else b"OTHER" for term, known in zip(terms, is_known, strict=True)]
