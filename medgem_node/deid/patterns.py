@@ -78,7 +78,8 @@ _TITLES = frozenset(
     b"dr dres prof mrs miss mme mlle herr herrn frau sra srta dra dott doctor doktor docteur dona senor senora signor "
     b"signora monsieur madame mr ms hr fr sr sig".split()
 )
-_MONTHS = frozenset(part.encode() for part in re.findall(r"[a-z]{3,}", _NAME))
+_OF_DAYS = (b"", b"st", b"nd", b"rd", b"th", b"er")
+_MONTHS = frozenset(day + part.encode() for part in re.findall(r"[a-z]{3,}", _NAME + _LONG_NAME) for day in _OF_DAYS)
 _SHAPES = bytes(
     48 if 48 <= c <= 57 else 45 if c in b"./-:" else 32 if c in b" ,\t\r\n\v\f_()" else c for c in range(256)
 )
@@ -100,6 +101,7 @@ class _Shape:
 
 
 _LETTERS = re.compile(rb"[a-z]+")
+_ZERO = re.compile(rb"0\d{1,4}[ /-]")
 _DOMAIN = re.compile(rb"\.(?:com|org|net|edu|gov|int|info|local|lan|intern|de|fr|es|it|uk|ch|at|eu|us|io)")
 _FOLDERS = re.compile(rb"/(?:home|user|mnt|media|data|var|tmp|opt|srv|export|volumes|root|net)")
 
@@ -118,11 +120,13 @@ def _runs(*runs: bytes) -> _Check:
 
 def _month(shape: _Shape) -> bool:
     return b"0" in shape.digits and (
-        not _MONTHS.isdisjoint(shape.words) or any(w.startswith(_MONTH_STARTS) for w in shape.words)
+        not _MONTHS.isdisjoint(shape.words) or any(word.startswith(_MONTH_STARTS) for word in shape.words)
     )
 
 
-_MONTH_STARTS = (b"septemb", b"octob", b"oktob", b"novemb", b"decemb", b"dezemb", b"st", b"nd", b"rd", b"th", b"er")
+_MONTH_STARTS = tuple(
+    day + part for day in _OF_DAYS for part in (b"septemb", b"octob", b"oktob", b"novemb", b"decemb", b"dezemb")
+)
 _PATTERNS: tuple[tuple[re.Pattern[str], re.Pattern[bytes] | None, _Check], ...] = tuple(
     (re.compile(p), re.compile(p.encode("ascii")) if p.isascii() else None, check)
     for p, check in (
@@ -134,7 +138,7 @@ _PATTERNS: tuple[tuple[re.Pattern[str], re.Pattern[bytes] | None, _Check], ...] 
         (_NUMBERS[0], _runs(b"000000")),
         (_NUMBERS[1], _runs(b"0000")),
         (_NUMBERS[2], _has(b"+", b"(")),
-        (_NUMBERS[3], _runs(b"-000", b" 000")),
+        (_NUMBERS[3], lambda shape: _ZERO.search(shape.small) is not None),
         (_NUMBERS[4], _has(b"tel", b"phone", b"fax", b"mobil", b"handy", b"call")),
         (_NUMBERS[5], _runs(b"0000")),
         (_ADDRESSES[0], _has(b"@")),
