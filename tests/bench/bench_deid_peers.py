@@ -24,7 +24,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent / "deid"), str(HERE)]
 
-from bench_deid import ct_instance  # noqa: E402
+from bench_deid import ct  # noqa: E402
 from planted import WHOLE, Corpus, write_corpus  # noqa: E402
 from scoring import Score, score  # noqa: E402
 
@@ -59,7 +59,7 @@ def main() -> None:
         corpus = write_corpus(folder / "corpus", WHOLE)
         (folder / "ct").mkdir()
         for n in range(asked.instances):
-            (folder / "ct" / f"{n:04d}.dcm").write_bytes(ct_instance(n))
+            (folder / "ct" / f"{n:04d}.dcm").write_bytes(ct(n))
         runs = [_run(tool, [str(python), str(HERE / "deid_peers.py"), tool], folder, corpus)
                 for tool in (peer.partition("==")[0] for peer in PEERS)]  # fmt: skip
         command = [sys.executable, "-m", "medgem_node.cli", "deidentify", "--processes", "1"]
