@@ -41,7 +41,7 @@ _TABLE = json.loads(files("medgem_node.deid").joinpath("table_e1.json").read_tex
 _SPECIAL = {0x00020003, 0x00080016, 0x00080018, 0x0020000D, 0x0020000E, 0x00100010, 0x00100020, 0x00080050, 0x00080005}
 UNLISTED = (
     (0x00181210, "SH"), (0x00181160, "SH"), (0x00281055, "LO"), (0x00700081, "LO"), (0x00620006, "ST"),
-    (0x0008103F, "LO"), (0x00081092, "LO"), (0x00189005, "SH"), (0x00180015, "CS"), (0x0040A160, "UT"),
+    (0x00082132, "LO"), (0x00080222, "LO"), (0x00189005, "SH"), (0x00180015, "CS"), (0x0040A160, "UT"),
 )  # fmt: skip
 """Attributes that Table E.1-1 lets stay, in which people write what they like; 0018,0015 is a CS (up to 16)."""
 
