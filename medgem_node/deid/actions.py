@@ -251,7 +251,7 @@ class Place(dict[bytes, Entry]):
         if action == "C":
             return self._cleaned(tag, vr)
         if action == "U" or (vr == "UI" and action == "D"):
-            return self._uid(tag, vr)
+            return self._uid(tag, vr, is_listed=True)
         if tag in _PATIENT:
             return Rule(tag, vr, OTHER, action, deed=Deed.PERSON)
         if tag == 0x00420011:
@@ -307,10 +307,10 @@ class Place(dict[bytes, Entry]):
             return self._put(tag, vr, "", DUMMIES.get(vr, b"REMOVED"))
         return Rule(tag, vr, TEXT)
 
-    def _uid(self, tag: int, vr: str) -> Rule:
+    def _uid(self, tag: int, vr: str, is_listed: bool = False) -> Rule:
         if tag in CLASS_UIDS:
             return Rule(tag, vr, REMEMBERED, deed=Deed.CLASS_UID)
-        if Option.RETAIN_UIDS in self._options and vr == "UI":
+        if Option.RETAIN_UIDS in self._options and vr == "UI" and not is_listed:
             return Rule(tag, vr, REMEMBERED, deed=Deed.CLASS_UID)
         return Rule(tag, "UI", REMEMBERED, "U", deed=Deed.UID)
 
