@@ -223,8 +223,7 @@ class Copier:
             if new is None:
                 at = stop
                 continue
-            if at > run:
-                out.append(data[run:at])
+            out.append(data[run:at])  # even when empty: what is not in `out` is unchanged
             if new:
                 out.append(new)
             run = at = stop
