@@ -1,8 +1,9 @@
 """De-identified copies: what leaves for the worker names nobody (PS3.15 Annex E).
 
-Reading order: `profile` (what happens to an instance), `table` (the standard's rows), `text` (who is named),
-`pixels` (the pixel element, undecoded), `layout` (bytes and elements), `pseudonym` (keyed, repeatable), `proof`
-(the gate that distrusts all of these).
+Reading order: `deidentifier` (an instance becomes a copy), `options` and `table` with `types` (what is asked, what the
+standard says), `actions` and `copier` (bytes walked once), `text` and `cleaning` (who is named, what words stay),
+`pixels`, `burned_in`, `masking` (what frames show) and `faces`, `pseudonym`, `dates`, `keyring`, then `proof`, the gate
+that distrusts all of these. `folder` does it for people who only want copies, `certificate` says what was done.
 """
 
 import logging
