@@ -1,7 +1,8 @@
 """The proof's own eyes: the elements of a Part 10 file, found in another way than the copier finds them.
 
 Flat: sequences and items are stepped into and not counted through, so that no length that lies hides what stands
-inside. What cannot be read on is Unreadable, and an unreadable file is not proved.
+inside. A sequence of the same bytes as one before says nothing new, and is handed out once. What cannot be read on is
+Unreadable, and an unreadable file is not proved.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ _UNREAD = frozenset({"AT", "CS", "DS", "FD", "FL", "IS", "OD", "OF", "OL", "OV",
 _SKIP, _SKIP_LONG, _TAKE, _TAKE_LONG, _ITEM, _STOP, _BARE, _BARE_SKIP = range(8)
 _ITEM_TAG = b"\xfe\xff\x00\xe0"
 _DEEPEST = 2000
+_SHORT_SEQUENCE = 2048
 
 
 class Unreadable(ValueError):
@@ -132,6 +134,9 @@ class _Place(NamedTuple):
     inside: int
     heads: _Heads
     implicit: bool
+    begun: bytes = b""
+    """Of the sequence that was stepped into here, if it may come again: its bytes."""
+    count: int = 0
 
 
 @cache
@@ -225,10 +230,14 @@ def _walk(data: bytes, at: int, size: int, wanted: Wanted, little: bool, implici
     first, long = heads.first, heads.long
     loaded = len(data) - 8
     bound = min(limit, loaded + 1)
+    seen: set[tuple[bytes, int, bool]] = set()
     while True:
         if at >= bound:
             while at == limit and outer:
-                limit, inside, heads, implicit = outer.pop()
+                within, was_implicit = inside, implicit
+                limit, inside, heads, implicit, begun, count = outer.pop()
+                if begun and _may_repeat(found, count):
+                    seen.add((begun, within, was_implicit))
                 first, long, depth = heads.first, heads.long, depth - 1
             bound = min(limit, loaded + 1)
             if at == limit:
@@ -254,7 +263,7 @@ def _walk(data: bytes, at: int, size: int, wanted: Wanted, little: bool, implici
                 raise Unreadable("an item outside of sequences")
             at += 8
             if tag == 0xFFFEE0DD:
-                limit, inside, heads, implicit = outer.pop()
+                limit, inside, heads, implicit, _, _ = outer.pop()
                 first, long, depth = heads.first, heads.long, depth - 1
                 bound = min(limit, loaded + 1)
             continue
@@ -271,10 +280,18 @@ def _walk(data: bytes, at: int, size: int, wanted: Wanted, little: bool, implici
                 continue
             if len(outer) > _DEEPEST:
                 raise Unreadable("sequences without end")
-            outer.append(_Place(limit, inside, heads, implicit))
-            inside = inside or (tag if tag in wanted.listed or tag >> 16 & 1 else 0)
-            if tag in wanted.listed or tag >> 16 & 1:
+            is_own = tag in wanted.listed or tag >> 16 & 1
+            if is_own:
                 found.append((head, start, start if length == _OPEN else start + length, tag, depth))
+            within = inside or (tag if is_own else 0)
+            begun = b""
+            if length <= _SHORT_SEQUENCE and start + length <= bound and sent != "UN":
+                begun = data[start : start + length]
+                if (begun, within, implicit) in seen:
+                    at = start + length
+                    continue
+            outer.append(_Place(limit, inside, heads, implicit, begun, len(found)))
+            inside = within
             depth += 1
             at = start
             if length != _OPEN:
@@ -292,6 +309,14 @@ def _walk(data: bytes, at: int, size: int, wanted: Wanted, little: bool, implici
         at = start + length
         if step not in (_SKIP_LONG, _BARE_SKIP):
             found.append((head, start, at, inside, depth))
+
+
+def _may_repeat(found: list[Found], count: int) -> bool:
+    """Whether of what a sequence handed out it matters only that it stands there, not how often and where."""
+    for head, *_ in found[count:]:
+        if head.vr == "UI" or head.tag >> 16 & 1 or head.tag == 0x00080005:
+            return False
+    return True
 
 
 def _after_fragments(data: bytes, at: int, size: int, long: Callable[[bytes, int], tuple[int, ...]]) -> int:

@@ -15,6 +15,8 @@ from medgem_node.deid.proof_reader import Buffer, File, Wanted, opened
 _ALL = Wanted(LISTED, everything=True)
 _BINARY = frozenset({"AT", "FD", "FL", "OD", "OF", "OL", "OV", "OW", "SL", "SS", "SV", "UL", "US", "UV"})
 _FIGURES = frozenset({"DS", "IS", "TM"})
+_VRS = ("AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UN", "UT", "US")
+_SIGNS = bytes(n for n in range(128) if not chr(n).isalnum() and chr(n) != "\\")
 _CODES = frozenset({0x00080100, 0x00080102, 0x00080103, 0x00080104, 0x00080105, 0x00080106, 0x0008010B, 0x0008010F})
 _PUBLIC = frozenset(
     {"DCM", "SCT", "SRT", "SNM3", "99SDM", "LN", "UCUM", "RADLEX", "NCIT", "FMA", "MSH", "UMLS", "BI", "I9", "I9C",
@@ -23,14 +25,14 @@ _PUBLIC = frozenset(
 )  # fmt: skip
 
 
-class Leaf(NamedTuple):
-    """A value: where it stands, its bytes and its readings; `is_public` if it belongs to a published code."""
+_FAR = "\\" * 8
+"""Between values that are searched together: no pattern reaches over it."""
 
-    tag: int
+
+class Kind(NamedTuple):
+    """What matters of where a value stands; `is_public` if it belongs to a published code."""
+
     vr: str
-    raw: bytes
-    texts: tuple[str, ...]
-    is_listed: bool
     is_public: bool
 
 
@@ -43,48 +45,73 @@ class Look:
     is_shifted: bool
 
     @cached_property
-    def leaves(self) -> list[Leaf]:
-        """Every value of the copy."""
-        return list(_leaves(opened(self.copy, _ALL)))
+    def values(self) -> dict[Kind, dict[bytes, None]]:
+        """Every value of the copy, each once."""
+        found: dict[Kind, dict[bytes, None]] = {}
+        for kind, raw, _ in _values(self._file):
+            found.setdefault(kind, {})[raw] = None
+        return found
+
+    @cached_property
+    def texts(self) -> dict[Kind, str]:
+        """What the copy says, by kind."""
+        codecs = self._codecs
+        return {kind: _FAR.join(_readings(values, kind.vr, codecs)) for kind, values in self.values.items()}
 
     @cached_property
     def told_elsewhere(self) -> str:
         """What the original says in attributes that may stay."""
-        stays = (leaf for leaf in _leaves(opened((self.original,), _ALL)) if not leaf.is_listed and leaf.tag >> 16 > 2)
-        return "\\".join(
-            proof_text.compact(text)
-            for leaf in stays
-            if leaf.vr != "AE" and not leaf.tag >> 16 & 1
-            for text in leaf.texts
-        )
+        file = opened((self.original,), _ALL)
+        stays: dict[bytes, None] = {}
+        for kind, raw, (tag, is_listed) in _values(file):
+            if not is_listed and tag >> 16 > 2 and kind.vr != "AE" and not tag >> 16 & 1 and kind.vr not in _BINARY:
+                stays[raw] = None
+        return "\\".join(map(_compact, _readings(stays, "LO", _declared(file))))
 
     def confirmed(self, candidates: Iterable[Needle], common: set[Needle]) -> Iterator[Needle]:
         """Those that stand in a value; what the original says elsewhere goes to `common`."""
         for needle in candidates:
-            if needle.kind == "text" and needle.text in self.told_elsewhere:
-                common.add(needle)
-            elif any(self._stands(needle, leaf) for leaf in self.leaves):
-                yield needle
+            if any(self._stands(needle, kind, text) for kind, text in self.texts.items()):
+                if needle.kind == "text" and needle.text in self.told_elsewhere:
+                    common.add(needle)
+                else:
+                    yield needle
 
     def holds_bytes(self, data: bytes) -> bool:
         """Whether bytes stand in a value that is no row of numbers."""
-        return any(data in leaf.raw for leaf in self.leaves if leaf.vr not in _BINARY or len(data) >= 8)
+        return any(
+            data in raw.lower()
+            for kind, values in self.values.items()
+            if kind.vr not in _BINARY or len(data) >= 8
+            for raw in values
+        )
 
     def says(self, pattern: re.Pattern[str]) -> bool:
         """Whether a text matches."""
-        return any(pattern.search(t) for leaf in self.leaves for t in leaf.texts if leaf.vr not in _BINARY | {"UI"})
+        return any(pattern.search(text) for kind, text in self.texts.items() if kind.vr not in _BINARY | {"UI"})
 
-    def _stands(self, needle: Needle, leaf: Leaf) -> bool:
+    @cached_property
+    def _file(self) -> File:
+        return opened(self.copy, _ALL)
+
+    @cached_property
+    def _codecs(self) -> tuple[str, ...]:
+        return _declared(self._file)
+
+    def _stands(self, needle: Needle, kind: Kind, text: str) -> bool:
+        vr = kind.vr
         if needle.kind == "day":
-            if leaf.vr == "UI" or (self.is_shifted and leaf.vr in ("DA", "DT")):
+            if vr == "UI" or (self.is_shifted and vr in ("DA", "DT")):
                 return False
-            pattern = _day(needle.text, leaf.vr in _FIGURES)
-        elif (leaf.vr in _BINARY and len(needle.text) < 6) or (needle.kind == "text" and leaf.is_public):
+            pattern = _day(needle.text, vr in _FIGURES)
+        elif (vr in _BINARY and len(needle.text) < 6) or (needle.kind == "text" and kind.is_public):
             return False
         else:
-            pattern = _pattern(needle.text, needle.kind, leaf.vr in _FIGURES or leaf.vr in ("UI", "DA", "DT"))
-        return any(pattern.search(text) for text in leaf.texts) or (
-            needle.kind in ("name", "number") and len(needle.text) >= 8 and _is_disguised(needle, leaf)
+            pattern = _pattern(needle.text, needle.kind, vr in _FIGURES or vr in ("UI", "DA", "DT"))
+        return pattern.search(text) is not None or (
+            needle.kind in ("name", "number")
+            and len(needle.text) >= 8
+            and any(_is_disguised(needle, raw) for raw in self.values[kind])
         )
 
 
@@ -104,23 +131,49 @@ def _loose(text: str, kind: str) -> re.Pattern[str]:
     return re.compile(r"[^\w\\]{0,2}_?".join(map(re.escape, text)))
 
 
-def _leaves(file: File) -> Iterator[Leaf]:
-    codecs: tuple[str, ...] = ()
+def _values(file: File) -> Iterator[tuple[Kind, bytes, tuple[int, bool]]]:
+    """Kind, bytes, tag and whether it is listed or inside of what is."""
     is_public = False
+    data = file.data
+    kinds = {(vr, public): Kind(vr, public) for vr in _VRS for public in (False, True)}
     for head, start, stop, inside, _ in (*file.meta, *file.elements):
-        if head.vr == "SQ" or stop <= start:
+        _, tag, vr, _ = head
+        if vr == "SQ" or stop <= start:
             continue
-        raw = file.data[start:stop]
-        if head.tag == 0x00080005:
-            codecs = proof_text.declared(raw)
-        if head.tag == 0x00080100:
+        if tag == 0x00080100:
             is_public = _scheme(file, stop) in _PUBLIC
-        if head.vr in _BINARY:
-            texts: tuple[str, ...] = (raw.replace(b"\0", b"").lower().decode("latin-1"),)
+        kind = kinds.get((vr, is_public and tag in _CODES)) or Kind(vr, is_public and tag in _CODES)
+        yield kind, data[start:stop], (tag, tag in LISTED or inside in LISTED)
+
+
+def _declared(file: File) -> tuple[str, ...]:
+    return tuple(
+        codec
+        for head, start, stop, _, _ in file.elements
+        if head.tag == 0x00080005
+        for codec in proof_text.declared(file.data[start:stop])
+    )
+
+
+def _readings(values: Iterable[bytes], vr: str, codecs: tuple[str, ...]) -> Iterator[str]:
+    """Every reading of every value, folded; what is plain at once."""
+    if vr in _BINARY:
+        yield _FAR.join(raw.decode("latin-1") for raw in values).replace("\0", "").lower()
+        return
+    plain = []
+    for raw in values:
+        if raw.isascii() and b"\x1b" not in raw:
+            plain.append(raw)
         else:
-            texts = tuple(proof_text.folded(text) for text in proof_text.readings(raw, codecs))
-        listed = head.tag in LISTED or inside in LISTED
-        yield Leaf(head.tag, head.vr, raw.lower(), texts, listed, is_public and head.tag in _CODES)
+            yield from map(proof_text.folded, proof_text.readings(raw, codecs))
+    yield _FAR.encode().join(plain).replace(b"\0", b"").decode("ascii").lower()
+
+
+def _compact(text: str) -> str:
+    """Letters and digits, and what divides values."""
+    if text.isascii():
+        return text.encode().translate(None, _SIGNS).decode()
+    return proof_text.compact(text)
 
 
 def _scheme(file: File, at: int) -> str:
@@ -162,8 +215,8 @@ def _day(digits: str, is_figure: bool) -> re.Pattern[str]:
     return re.compile(r"(?<!\d)(?<!\d\.)(?:" + "|".join(forms) + ")")
 
 
-def _is_disguised(needle: Needle, leaf: Leaf) -> bool:
-    tight = proof_text.compact_bytes(leaf.raw)
+def _is_disguised(needle: Needle, raw: bytes) -> bool:
+    tight = proof_text.compact_bytes(raw)
     return any(code in tight for code in _codes(needle))
 
 
