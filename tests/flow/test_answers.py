@@ -294,6 +294,8 @@ def test_documents_that_came_before_this_version_are_heard(tmp_path: Path, hospi
     hospital.receive(document)
     with hospital.node.ledger.engine.begin() as connection:  # as the database was before
         for statement in (
+            "drop table crosswalk",
+            "drop table crosswalk_patient",
             "drop table feedback",
             "drop table document",
             "update alembic_version set version_num='0002'",
