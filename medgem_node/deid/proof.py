@@ -24,6 +24,7 @@ UNREADABLE = "unreadable"
 
 _WANTED = Wanted(LISTED | {0x00080005, 0x00120062})
 _KEPT_IDENTITIES = 64
+_KEPT_STRETCHES, _LONG_STRETCH = 2000, 4096
 _PIECE, _OVERLAP = 8 << 20, 256
 _SCHEMES = frozenset({0x00080102, 0x00080103, 0x00080105, 0x0008010F})  # of codes: said by everybody
 _FEW = 60
@@ -156,10 +157,13 @@ def _searched(
     found = _uids_left(identity.uids, header)
     accented = _unaccented(after)
     tight = header.translate(None, proof_text.BETWEEN) + accented
+    new, stretches = _not_searched(tight, needles)
     candidates = dict.fromkeys(
-        needle for data, needle in needles.quick if data in tight and needle not in needles.common
+        [needle for data, needle in needles.quick if data in new and needle not in needles.common]
     )
-    if candidates:
+    if not candidates:
+        _remember(stretches, needles)
+    else:
         texts = (header.decode("latin-1"), header.replace(b"\0", b"").decode("latin-1"), accented.decode())
         candidates = dict.fromkeys(needle for needle in candidates if any(may_stand(needle, text) for text in texts))
     if candidates:
@@ -172,6 +176,22 @@ def _searched(
     if after.packed:
         found |= set(_in_frames(after.packed, needles))
     return found
+
+
+def _not_searched(tight: bytes, needles: Needles) -> tuple[bytes, set[bytes]]:
+    """What this identity's copies have not said before, divided where nothing that is looked for can reach over."""
+    divider = needles.divider
+    if not divider:
+        return tight, set()
+    stretches = set(tight.split(divider)) - needles.clean
+    return divider + divider.join(stretches) + divider, stretches
+
+
+def _remember(stretches: set[bytes], needles: Needles) -> None:
+    if len(needles.clean) > _KEPT_STRETCHES:
+        needles.clean.clear()
+    if len(stretches) <= _KEPT_STRETCHES:
+        needles.clean.update(s for s in stretches if len(s) <= _LONG_STRETCH)
 
 
 def _unaccented(after: File) -> bytes:

@@ -67,6 +67,7 @@ _WORDS = frozenset(
 _CLASSES = re.compile(
     "SOPClass|TransferSyntax|ImplementationClass|CreatorUID|CodingSchemeUID|ContextUID|MappingResource|SpecializedSOP"
 )
+_REGISTERED = frozenset(uid.encode() for uid in UIDS)
 _NUMBERS = re.compile(
     "PatientID|OtherPatientIDs$|AccessionNumber|StudyID|MedicalRecord|AdmissionID|ServiceEpisodeID|RequestedProcedureID"
     "|Telephone|Telecom|Address|Insurance|ClinicalTrialSubject|OrderNumber|IssuerOf|BirthName|ProcedureStepID"
@@ -74,6 +75,7 @@ _NUMBERS = re.compile(
 """Keywords whose values must stand nowhere, whatever the original says elsewhere."""
 
 
+_DIVIDERS = (b"ds", b"us", b"lo", b"sh", b"cs", b"ui", b"sq", b"fd")  # VRs, as every header says them
 _MONTHS = (("jan",), ("feb", "fev"), ("mar", "mae", "maer", "mrz"), ("apr", "avr"), ("mai", "may"), ("jun",), ("jul",),
            ("aug",), ("sep",), ("okt", "oct"), ("nov",), ("dec", "dez"))  # fmt: skip
 
@@ -101,6 +103,10 @@ class Needles:
     """Month, year, and what to look for where both stand."""
     common: set[Needle] = field(default_factory=set)
     """Of kind text, found to be said by an original of this identity in attributes that stay: no secret of its own."""
+    clean: set[bytes] = field(default_factory=set)
+    """Stretches of copies that were searched before, and held nothing."""
+    divider: bytes = b""
+    """Two letters that end a stretch, and stand in nothing that is looked for."""
 
 
 @cache
@@ -130,13 +136,18 @@ def needles(values: Iterable[tuple[int, str, bytes]], codecs: tuple[str, ...]) -
         for data in proof_text.encoded(needle.text) if not needle.text.isascii() else ():
             (escaped if data.isascii() else raw).append((data, needle))
     days = [n for n in found.values() if n.kind == "day"]
-    return Needles(tuple(quick), tuple(raw), tuple(escaped), tuple(_months(days)))
+    divider = next((d for d in _DIVIDERS if not any(d in data for data, _ in quick)), b"")
+    return Needles(tuple(quick), tuple(raw), tuple(escaped), tuple(_months(days)), divider=divider)
 
 
-@lru_cache(65536)
 def is_instance_uid(keyword: str, uid: bytes) -> bool:
     """Whether it names one thing of somebody's, and no class, scheme or registered thing."""
-    return uid.count(b".") >= 2 and not _CLASSES.search(keyword) and uid.decode("latin-1") not in UIDS
+    return uid.count(b".") >= 2 and not _names_class(keyword) and uid not in _REGISTERED
+
+
+@lru_cache(4096)
+def _names_class(keyword: str) -> bool:
+    return _CLASSES.search(keyword) is not None
 
 
 def is_said(text: str) -> bool:

@@ -29,10 +29,11 @@ _SHORT = frozenset({"AE", "AS", "AT", "CS", "DA", "DS", "DT", "FD", "FL", "IS", 
                     "ST", "TM", "UI", "UL", "US"})  # fmt: skip
 _UNREAD = frozenset({"AT", "CS", "DS", "FD", "FL", "IS", "OD", "OF", "OL", "OV", "SL", "SS", "SV", "TM", "UL", "US",
                      "UV"})  # fmt: skip
-_SKIP, _SKIP_LONG, _TAKE, _TAKE_LONG, _ITEM, _STOP, _BARE, _BARE_SKIP = range(8)
+_SKIP, _TAKE, _SKIP_LONG, _TAKE_LONG, _ITEM, _STOP, _BARE, _BARE_SKIP = range(8)
 _ITEM_TAG = b"\xfe\xff\x00\xe0"
 _DEEPEST = 2000
 _SHORT_SEQUENCE = 2048
+_RUN, _KEPT_RUNS = 256, 2000
 
 
 class Unreadable(ValueError):
@@ -100,6 +101,7 @@ class _Heads(dict[bytes, Head]):
         super().__init__()
         self._wanted, self._implicit = wanted, implicit
         self._tag = struct.Struct("<HH" if little else ">HH")
+        self.runs: dict[bytes, tuple[int, tuple[tuple[Head, int, int], ...]]] = {}
         self.first = struct.Struct(("<" if little else ">") + ("4sL" if implicit else "6sH")).unpack_from
         self.long = struct.Struct("<L" if little else ">L").unpack_from
 
@@ -136,7 +138,7 @@ class _Place(NamedTuple):
     implicit: bool
     begun: bytes = b""
     """Of the sequence that was stepped into here, if it may come again: its bytes."""
-    count: int = 0
+    handed_out: int = 0
 
 
 @cache
@@ -246,6 +248,10 @@ def _walk(data: bytes, at: int, size: int, wanted: Wanted, little: bool, implici
                 raise Unreadable("a value that is longer than what holds it")
             if at > loaded:
                 raise _Further
+        if not outer and at + _RUN < bound:
+            at, is_known = _passed(data, at, heads, found)
+            if is_known:
+                continue
         begin, length = first(data, at)
         head = heads[begin]
         step = head[0]
@@ -311,12 +317,35 @@ def _walk(data: bytes, at: int, size: int, wanted: Wanted, little: bool, implici
             found.append((head, start, at, inside, depth))
 
 
+def _passed(data: bytes, at: int, heads: _Heads, found: list[Found]) -> tuple[int, bool]:
+    """Where the plain elements end that begin here, and whether these bytes are known: a series repeats them."""
+    key = data[at : at + _RUN]
+    run = heads.runs.get(key)
+    if run is not None:
+        far, elements = run
+        if elements:
+            found.extend([(head, at + start, at + stop, 0, 0) for head, start, stop in elements])
+        return at + far, True
+    begun, count, end = at, len(found), at + _RUN
+    while at + 8 <= end:
+        begin, length = heads.first(data, at)
+        head = heads[begin]
+        after = at + 8 + length
+        if head[0] > _TAKE or after > end:
+            break
+        if head[0] == _TAKE:
+            found.append((head, at + 8, after, 0, 0))
+        at = after
+    if at > begun:
+        if len(heads.runs) > _KEPT_RUNS:
+            heads.runs.clear()
+        heads.runs[key] = at - begun, tuple((head, a - begun, b - begun) for head, a, b, _, _ in found[count:])
+    return at, False
+
+
 def _may_repeat(found: list[Found], count: int) -> bool:
     """Whether of what a sequence handed out it matters only that it stands there, not how often and where."""
-    for head, *_ in found[count:]:
-        if head.vr == "UI" or head.tag >> 16 & 1 or head.tag == 0x00080005:
-            return False
-    return True
+    return not any(head.vr == "UI" or head.tag >> 16 & 1 or head.tag == 0x00080005 for head, *_ in found[count:])
 
 
 def _after_fragments(data: bytes, at: int, size: int, long: Callable[[bytes, int], tuple[int, ...]]) -> int:

@@ -68,11 +68,13 @@ def dangling(before: File, after: File) -> set[str]:
 
 def _uids(file: File) -> dict[tuple[int, int, int], list[bytes]]:
     found: dict[tuple[int, int, int], list[bytes]] = {}
+    data = file.data
     for head, start, stop, inside, depth in file.elements:
-        if head.vr == "UI" and start < stop and not inside >> 16 & 1 and not head.tag >> 16 & 1:
-            value = file.data[start:stop].strip(b"\0 ")
-            if is_instance_uid(name_of(head.tag), value):
-                found.setdefault((head.tag, inside, depth), []).append(value)
+        _, tag, vr, _ = head
+        if vr == "UI" and start < stop and not (inside | tag) >> 16 & 1:
+            value = data[start:stop].strip(b"\0 ")
+            if is_instance_uid(name_of(tag), value):
+                found.setdefault((tag, inside, depth), []).append(value)
     return found
 
 
