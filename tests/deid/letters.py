@@ -74,7 +74,7 @@ class Writer:
                 return f"{day}1234", day.encode()
             case "TM":
                 fraction = self.digits(6)
-                return f"171157.{fraction}", fraction.encode()
+                return f"171157.{fraction}", f"171157.{fraction}".encode()
             case "UI":
                 uid = self.uid()
                 return uid, uid.encode()
