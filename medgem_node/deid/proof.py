@@ -80,6 +80,7 @@ class _Identity:
         named: dict[tuple[int, str, bytes], None] = {}
         values: dict[int, set[bytes]] = {}
         uids: dict[bytes, str] = {}
+        staying: set[bytes] = set()
         for head, start, stop, inside, _ in (*file.elements, *file.meta):
             tag, vr = head.tag, head.vr
             if start == stop or vr == "SQ":
@@ -90,6 +91,8 @@ class _Identity:
             if tag in LISTED:
                 state = left[tag]
                 if state == "K":
+                    if vr in ("DA", "DT"):
+                        staying.add(data[start : start + 8])
                     continue
                 value = data[start:stop]
                 if state != "C" or vr in ("DA", "DT"):
@@ -104,11 +107,16 @@ class _Identity:
                 inside in LISTED and vr in TEXTS and left[inside] == "" and tag not in _SCHEMES
             ):
                 named[tag, vr, data[start:stop]] = None
-            elif vr in ("DA", "DT") and not days_stay and not tag >> 16 & 1:
-                named[tag, vr, data[start : start + 10]] = None
+            elif vr in ("DA", "DT") and not tag >> 16 & 1:
+                if days_stay:
+                    staying.add(data[start : start + 8])
+                else:
+                    named[tag, vr, data[start : start + 10]] = None
             elif tag == 0x00080005 and not codecs:
                 codecs = data[start:stop]
         instances = {} if Option.RETAIN_UIDS in options else _instance_uids(uids)
+        if staying:  # born on the day of the study: that day is looked for in the birth date alone
+            named = {key: None for key in named if key[1] not in ("DA", "DT") or key[2][:8] not in staying}
         return cls(_needles(tuple(named), codecs), values, instances)
 
 

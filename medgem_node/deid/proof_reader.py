@@ -31,6 +31,7 @@ _UNREAD = frozenset({"AT", "CS", "DS", "FD", "FL", "IS", "OD", "OF", "OL", "OV",
                      "UV"})  # fmt: skip
 _SKIP, _TAKE, _SKIP_LONG, _TAKE_LONG, _ITEM, _STOP, _BARE, _BARE_SKIP = range(8)
 _ITEM_TAG = b"\xfe\xff\x00\xe0"
+_ITEM_TAGS = (b"", _ITEM_TAG, b"\xfe\xff\xdd\xe0")
 _DEEPEST = 2000
 _SHORT_SEQUENCE = 2048
 _RUN, _KEPT_RUNS = 256, 2000
@@ -280,9 +281,9 @@ def _walk(data: bytes, at: int, size: int, wanted: Wanted, little: bool, implici
             raise _Further if len(data) < size else Unreadable("ends inside an element")
         length = long(data, start - 4)[0]
         if vr == "SQ" or (length == _OPEN and vr == "UN"):
-            if sent == "UN" and length != _OPEN and data[start : start + 4] not in (b"", _ITEM_TAG):
-                at = start + length  # what else it may be, its bytes are looked at
-                found.append((head, start, at, inside, depth))
+            if sent in ("", "UN") and length not in (0, _OPEN) and data[start : start + 4] not in _ITEM_TAGS:
+                at = start + length  # a value where PS3.6 has a sequence: its bytes are looked at
+                found.append((head._replace(vr="UN"), start, at, inside, depth))
                 continue
             if len(outer) > _DEEPEST:
                 raise Unreadable("sequences without end")

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 from pydicom import Dataset, dcmread
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from medgem_node import part10
 from medgem_node.deid import proof
-from medgem_node.deid.options import Option
+from medgem_node.deid.options import Option, Profile
 from medgem_node.deid.profile import deidentify, deidentify_bytes
 from medgem_node.deid.proof import leaks
 from medgem_node.deid.proof_pixels import pixel_leaks, rapid_reader
@@ -111,6 +111,58 @@ def test_an_option_waives_what_it_retains_and_nothing_else(option: Option, keywo
     assert leaks(original, [left(keyword)], frozenset({option})) == []
     for other in others:
         assert other in leaks(original, [left(keyword, other)], frozenset({option}))
+
+
+def test_who_is_born_on_a_day_that_stays_raises_no_alarm_until_the_birth_date_stays(
+    film: Dataset, pseudonyms: Pseudonyms
+) -> None:
+    options = frozenset({Option.RETAIN_FULL_DATES})
+    film.PatientBirthDate = film.StudyDate
+    copy = deidentify(film, pseudonyms, Profile(options))
+    clean = part10.encode(copy)
+    copy.PatientBirthDate = film.PatientBirthDate
+
+    assert copy.StudyDate == film.StudyDate
+    assert leaks(part10.encode(film), [clean], options) == []
+    assert leaks(part10.encode(film), [part10.encode(copy)], options) == ["PatientBirthDate"]
+
+
+def test_text_where_a_sequence_belongs_is_read_as_a_value(film: Dataset, pseudonyms: Pseudonyms) -> None:
+    copy = deidentify(film, pseudonyms)
+    copy.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    whole = part10.encode(copy)
+    at = whole.index(b"\x28\0\x02\0")
+    leaking, clean = (
+        whole[:at] + b"\x18\0\x12\0" + len(text).to_bytes(4, "little") + text + whole[at:]
+        for text in (b"Quartermain ", b"barium")
+    )
+
+    assert leaks(part10.encode(film), [clean]) == []
+    assert leaks(part10.encode(film), [leaking]) == ["PatientName"]
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_what_the_copies_before_said_hides_nothing(number: int, film: Dataset, pseudonyms: Pseudonyms) -> None:
+    original = part10.encode(film)
+    copy = deidentify(film, pseudonyms)
+    for _ in range(number):
+        assert leaks(original, [part10.encode(copy)]) == []
+
+    copy.ManufacturerModelName = "Zebulon Q"
+
+    assert leaks(original, [part10.encode(copy)]) == ["PatientName"]
+    assert leaks(original, [part10.encode(copy)]) == ["PatientName"]
+
+
+def test_a_name_in_one_of_many_equal_sequences_is_found(film: Dataset, pseudonyms: Pseudonyms) -> None:
+    copy = deidentify(film, pseudonyms)
+    items = [Dataset() for _ in range(9)]
+    for n, item in enumerate(items):
+        item.MeasurementUnitsCodeSequence = [Dataset()]
+        item.MeasurementUnitsCodeSequence[0].CodeMeaning = "Quartermain" if n == 7 else "millimeter"
+    copy.RealWorldValueMappingSequence = items
+
+    assert leaks(part10.encode(film), [part10.encode(copy)]) == ["PatientName"]
 
 
 def test_safe_private_attributes_may_stay_only_with_their_option() -> None:
