@@ -62,7 +62,7 @@ def main() -> None:
             (folder / "ct" / f"{n:04d}.dcm").write_bytes(ct(n))
         runs = [_run(tool, [str(python), str(HERE / "deid_peers.py"), tool], folder, corpus)
                 for tool in (peer.partition("==")[0] for peer in PEERS)]  # fmt: skip
-        command = [sys.executable, "-m", "medgem_node.cli", "deidentify", "--processes", "1"]
+        command = [sys.executable, "-m", "medgem_node.cli", "deidentify", "--processes", "1", "--data", str(folder)]
         runs.append(_run("medgem-node", command, folder, corpus))
         _print(runs, _cpu([sys.executable, "-c", COPY], folder / "ct", folder / "plain"), len(corpus.planted))
 
