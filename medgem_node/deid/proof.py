@@ -167,7 +167,7 @@ def _searched(
     tight = header.translate(None, proof_text.BETWEEN) + accented
     new, stretches = _not_searched(tight, needles)
     candidates = dict.fromkeys(
-        [needle for data, needle in needles.quick if data in new and needle not in needles.common]
+        [needle for data, needle in needles.quick if data in new and needle not in needles.common] if new else ()
     )
     if not candidates:
         _remember(stretches, needles)
@@ -192,7 +192,7 @@ def _not_searched(tight: bytes, needles: Needles) -> tuple[bytes, set[bytes]]:
     if not divider:
         return tight, set()
     stretches = set(tight.split(divider)) - needles.clean
-    return divider + divider.join(stretches) + divider, stretches
+    return divider + divider.join(stretches) + divider if stretches else b"", stretches
 
 
 def _remember(stretches: set[bytes], needles: Needles) -> None:

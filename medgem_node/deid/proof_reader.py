@@ -151,7 +151,8 @@ def _known(tag: int, vr: str) -> str:
 def opened(parts: Sequence[Buffer], wanted: Wanted) -> File:
     """Read the header of a file that lies in these parts. Raises Unreadable."""
     size = sum(map(len, parts))
-    for limit in (_PIECE, 16 * _PIECE, size):
+    likely = _PIECE if len(parts) == 1 else min(len(parts[0]) + 4096, 16 * _PIECE)  # a copy's header comes in one part
+    for limit in (likely, 16 * _PIECE, size):
         data = _first(parts, limit)
         try:
             return _opened(data, size, parts, wanted)
@@ -250,8 +251,9 @@ def _walk(data: bytes, at: int, size: int, wanted: Wanted, little: bool, implici
             if at > loaded:
                 raise _Further
         if not outer and at + _RUN < bound:
-            at, is_known = _passed(data, at, heads, found)
-            if is_known:
+            after = _passed(data, at, heads, found)
+            if after > at:
+                at = after
                 continue
         begin, length = first(data, at)
         head = heads[begin]
@@ -318,7 +320,7 @@ def _walk(data: bytes, at: int, size: int, wanted: Wanted, little: bool, implici
             found.append((head, start, at, inside, depth))
 
 
-def _passed(data: bytes, at: int, heads: _Heads, found: list[Found]) -> tuple[int, bool]:
+def _passed(data: bytes, at: int, heads: _Heads, found: list[Found]) -> int:
     """Where the plain elements end that begin here, and whether these bytes are known: a series repeats them."""
     key = data[at : at + _RUN]
     run = heads.runs.get(key)
@@ -326,7 +328,7 @@ def _passed(data: bytes, at: int, heads: _Heads, found: list[Found]) -> tuple[in
         far, elements = run
         if elements:
             found.extend([(head, at + start, at + stop, 0, 0) for head, start, stop in elements])
-        return at + far, True
+        return at + far
     begun, count, end = at, len(found), at + _RUN
     while at + 8 <= end:
         begin, length = heads.first(data, at)
@@ -341,7 +343,7 @@ def _passed(data: bytes, at: int, heads: _Heads, found: list[Found]) -> tuple[in
         if len(heads.runs) > _KEPT_RUNS:
             heads.runs.clear()
         heads.runs[key] = at - begun, tuple((head, a - begun, b - begun) for head, a, b, _, _ in found[count:])
-    return at, False
+    return at
 
 
 def _may_repeat(found: list[Found], count: int) -> bool:
