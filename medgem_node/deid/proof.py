@@ -86,7 +86,8 @@ class _Identity:
             if start == stop or vr == "SQ":
                 continue
             if vr == "UI":
-                uids.setdefault(data[start:stop], name_of(tag))
+                if left.get(tag) != "K":
+                    uids.setdefault(data[start:stop], name_of(tag))
                 continue
             if tag in LISTED:
                 state = left[tag]

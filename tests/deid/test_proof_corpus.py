@@ -30,7 +30,7 @@ def outcomes(options: frozenset[Option]) -> tuple[int, int, list[str]]:
     return processed, held, alarms
 
 
-@pytest.mark.slow
+@pytest.mark.acceptance
 @pytest.mark.skipif(not CORPUS.is_dir(), reason="the folder of odd files is not here")
 @pytest.mark.parametrize("options", PROFILES, ids=lambda options: ", ".join(sorted(options)) or "basic")
 def test_no_copy_of_a_real_file_raises_an_alarm(options: frozenset[Option]) -> None:
