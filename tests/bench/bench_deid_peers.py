@@ -1,6 +1,6 @@
 """De-identifiers side by side, in one run: what they let through, what they lose, and what they cost.
 
-    python tests/bench/bench_deid_peers.py [--instances 200] [--peers FOLDER]
+    python tests/bench/bench_deid_peers.py [--instances 200] [--few] [--peers FOLDER]
 
 Installs the other tools into a virtual environment of their own (`--peers`, made when it is not there), writes the
 planted corpus (tests/deid/planted.py) and a folder of CT instances of 0.5 MB, runs each tool over both with its own
@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent / "deid"), str(HERE)]
 
 from bench_deid import ct  # noqa: E402
-from planted import WHOLE, Corpus, write_corpus  # noqa: E402
+from planted import FEW, WHOLE, Corpus, write_corpus  # noqa: E402
 from scoring import Score, score  # noqa: E402
 
 PEERS = ("dicognito==0.19.0", "dicom-anonymizer==2.1.0", "deid==0.4.13", "dcm-anonymizer==0.5.0", "dcmanon==0.3.1")
@@ -52,11 +52,12 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--instances", type=int, default=200)
     options.add_argument("--peers", type=Path, default=Path.home() / ".cache" / "medgem-node-peers")
+    options.add_argument("--few", action="store_true", help="18 files instead of 88")
     asked = options.parse_args()
     python = _installed(asked.peers)
     with tempfile.TemporaryDirectory(prefix="deid-") as name:
         folder = Path(name)
-        corpus = write_corpus(folder / "corpus", WHOLE)
+        corpus = write_corpus(folder / "corpus", FEW if asked.few else WHOLE)
         (folder / "ct").mkdir()
         for n in range(asked.instances):
             (folder / "ct" / f"{n:04d}.dcm").write_bytes(ct(n))
