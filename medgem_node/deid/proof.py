@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from medgem_node.deid import proof_needles, proof_structure, proof_text
 from medgem_node.deid.options import Option
 from medgem_node.deid.proof_needles import LISTED, TEXTS, Needle, Needles
-from medgem_node.deid.proof_reader import Buffer, File, Unreadable, Wanted, opened
+from medgem_node.deid.proof_reader import Buffer, File, Illegible, Wanted, opened
 from medgem_node.deid.proof_search import Look, may_stand
 from medgem_node.dictionary import name_of
 
@@ -49,7 +49,7 @@ def leaks(original: Buffer, copy: Sequence[Buffer], options: frozenset[Option] =
     """
     try:
         return sorted(_found(original, tuple(copy), options))
-    except Unreadable:
+    except Illegible:
         return [UNREADABLE]
 
 

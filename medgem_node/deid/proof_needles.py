@@ -38,7 +38,7 @@ _ROWS = [
     for row in json.loads(files(__package__).joinpath("table_e1.json").read_text("utf-8"))["rows"]
     if "x" not in row[0] and row[0] != "PRIVATE" and row[4] != "K"
 ]
-LISTED = frozenset(tag for tag, _, action, _, _ in _ROWS if action != "U") - {
+LISTED = frozenset(tag for tag, _, action, _, _ in _ROWS if "U" not in action) - {
     0x00120063, 0x00120064, 0x0018A001, 0x00280303, 0x00080018, 0x0020000D, 0x0020000E
 }  # fmt: skip
 """Rows that ask for more than another UID, but for what every copy says of itself."""

@@ -2,7 +2,7 @@
 
 Flat: sequences and items are stepped into and not counted through, so that no length that lies hides what stands
 inside. A sequence of the same bytes as one before says nothing new, and is handed out once. What cannot be read on is
-Unreadable, and an unreadable file is not proved.
+Illegible, and an unreadable file is not proved.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _SHORT_SEQUENCE = 2048
 _RUN, _KEPT_RUNS = 256, 2000
 
 
-class Unreadable(ValueError):
+class Illegible(ValueError):
     """The bytes break PS3.5; the message holds no value of theirs."""
 
 
@@ -108,7 +108,7 @@ class _Heads(dict[bytes, Head]):
 
     def __missing__(self, first: bytes) -> Head:
         if len(first) < (4 if self._implicit else 6):
-            raise Unreadable("ends inside an element")
+            raise Illegible("ends inside an element")
         if len(self) > 50_000:
             self.clear()  # a stranger's file may hold any number
         group, number = self._tag.unpack_from(first)
@@ -149,7 +149,7 @@ def _known(tag: int, vr: str) -> str:
 
 
 def opened(parts: Sequence[Buffer], wanted: Wanted) -> File:
-    """Read the header of a file that lies in these parts. Raises Unreadable."""
+    """Read the header of a file that lies in these parts. Raises Illegible."""
     size = sum(map(len, parts))
     likely = _PIECE if len(parts) == 1 else min(len(parts[0]) + 4096, 16 * _PIECE)  # a copy's header comes in one part
     for limit in (likely, 16 * _PIECE, size):
@@ -158,8 +158,8 @@ def opened(parts: Sequence[Buffer], wanted: Wanted) -> File:
             return _opened(data, size, parts, wanted)
         except _Further:
             if limit >= size:
-                raise Unreadable("a value that is longer than what holds it") from None
-    raise Unreadable("a value that is longer than what holds it")
+                raise Illegible("a value that is longer than what holds it") from None
+    raise Illegible("a value that is longer than what holds it")
 
 
 class _Further(Exception):
@@ -180,12 +180,12 @@ def _first(parts: Sequence[Buffer], size: int) -> bytes:
 
 def _opened(data: bytes, size: int, parts: Sequence[Buffer], wanted: Wanted) -> File:
     if data[128:132] != b"DICM":
-        raise Unreadable("no Part 10 file")
+        raise Illegible("no Part 10 file")
     meta, begin = _meta(data)
     uids = [data[start:stop] for head, start, stop, _, _ in meta if head.tag == 0x00020010]
     syntax = uids[0].decode("latin-1").strip("\0 ") if len(uids) == 1 else ""
     if UIDS.get(syntax, ("", ""))[1] != "Transfer Syntax":
-        raise Unreadable("no transfer syntax that is known")
+        raise Illegible("no transfer syntax that is known")
     preamble, front = data[:128], data[:begin]
     if syntax in _DEFLATED:
         data = front + _inflated(_first(parts, size)[begin:])
@@ -205,7 +205,7 @@ def _meta(data: bytes) -> tuple[list[Found], int]:
         vr = data[at + 4 : at + 6].decode("latin-1")
         start = at + (12 if vr in _LONG else 8)
         if start > len(data) or not (vr in _LONG or vr in _SHORT):
-            raise Unreadable("the file meta information")
+            raise Illegible("the file meta information")
         length = struct.unpack_from("<L" if vr in _LONG else "<H", data, start - (4 if vr in _LONG else 2))[0]
         if start + length > len(data):
             raise _Further
@@ -220,9 +220,9 @@ def _inflated(data: bytes) -> bytes:
     try:
         body = packer.decompress(data, INFLATED_BYTES)
     except zlib.error:
-        raise Unreadable("a deflated data set that is broken") from None
+        raise Illegible("a deflated data set that is broken") from None
     if not packer.eof:
-        raise Unreadable("a deflated data set without end")
+        raise Illegible("a deflated data set without end")
     return body
 
 
@@ -247,7 +247,7 @@ def _walk(data: bytes, at: int, size: int, wanted: Wanted, little: bool, implici
             if at == limit:
                 return at
             if at > limit or (at > loaded and len(data) == size):
-                raise Unreadable("a value that is longer than what holds it")
+                raise Illegible("a value that is longer than what holds it")
             if at > loaded:
                 raise _Further
         if not outer and at + _RUN < bound:
@@ -269,7 +269,7 @@ def _walk(data: bytes, at: int, size: int, wanted: Wanted, little: bool, implici
         _, tag, vr, sent = head
         if step == _ITEM:
             if not outer:
-                raise Unreadable("an item outside of sequences")
+                raise Illegible("an item outside of sequences")
             at += 8
             if tag == 0xFFFEE0DD:
                 limit, inside, heads, implicit, _, _ = outer.pop()
@@ -280,7 +280,7 @@ def _walk(data: bytes, at: int, size: int, wanted: Wanted, little: bool, implici
             return at
         start = at + (8 if implicit or step >= _BARE else 12)
         if start > len(data):
-            raise _Further if len(data) < size else Unreadable("ends inside an element")
+            raise _Further if len(data) < size else Illegible("ends inside an element")
         length = long(data, start - 4)[0]
         if vr == "SQ" or (length == _OPEN and vr == "UN"):
             if sent in ("", "UN") and length not in (0, _OPEN) and data[start : start + 4] not in _ITEM_TAGS:
@@ -288,7 +288,7 @@ def _walk(data: bytes, at: int, size: int, wanted: Wanted, little: bool, implici
                 found.append((head._replace(vr="UN"), start, at, inside, depth))
                 continue
             if len(outer) > _DEEPEST:
-                raise Unreadable("sequences without end")
+                raise Illegible("sequences without end")
             is_own = tag in wanted.listed or tag >> 16 & 1
             if is_own:
                 found.append((head, start, start if length == _OPEN else start + length, tag, depth))
@@ -305,7 +305,7 @@ def _walk(data: bytes, at: int, size: int, wanted: Wanted, little: bool, implici
             at = start
             if length != _OPEN:
                 if start + length > limit:
-                    raise Unreadable("a sequence that is longer than what holds it")
+                    raise Illegible("a sequence that is longer than what holds it")
                 limit = start + length
                 bound = min(limit, loaded + 1)
             if sent == "UN":  # PS3.5 6.2.2
@@ -358,6 +358,6 @@ def _after_fragments(data: bytes, at: int, size: int, long: Callable[[bytes, int
         if tag == b"\xfe\xff\xdd\xe0":
             return at + 8
         if tag != _ITEM_TAG:
-            raise Unreadable("an undefined length where none may be")
+            raise Illegible("an undefined length where none may be")
         at += 8 + length
-    raise _Further if len(data) < size else Unreadable("ends inside an element")
+    raise _Further if len(data) < size else Illegible("ends inside an element")

@@ -9,7 +9,7 @@ from importlib.resources import files
 
 from medgem_node.deid.options import Option
 from medgem_node.deid.proof_needles import PRIVATE, is_instance_uid
-from medgem_node.deid.proof_reader import File, Unreadable
+from medgem_node.deid.proof_reader import File, Illegible
 from medgem_node.dictionary import name_of
 
 PREAMBLE, BEHIND, COMMENT, REFERENCES = "preamble", "bytes after the data set", "a comment in a frame", "references"
@@ -106,7 +106,7 @@ def _bytes_behind(copy: File) -> bool:
     start = at + (8 if copy.implicit else 12)
     length = int.from_bytes(data[start - 4 : start], end)  # type: ignore[arg-type]
     if start + length > copy.size:
-        raise Unreadable("fewer pixels than their length says")
+        raise Illegible("fewer pixels than their length says")
     return start + length < copy.size
 
 
