@@ -51,6 +51,9 @@ _WIDEST_GAP = 3
 _REMEMBERED = 4096
 
 
+_CONTROL = re.compile(rb"[\x1b-\x1f]")
+
+
 class Named(NamedTuple):
     """One value of a header that may name somebody: bytes as sent, and the codecs of its data set."""
 
@@ -145,12 +148,13 @@ class Identity:
     def may_name(self, raw: bytes) -> bool:
         """Whether `cleaned` would change a value, or one of many values joined by any character that is no letter.
 
-        False is sure. True for anything but plain ASCII.
+        False is sure. True for anything but plain ASCII: separators of files and records are blanks to some, and no
+        blanks to others.
         """
         known = self._named.get(raw)
         if known is not None:
             return known
-        if not raw.isascii() or b"\x1b" in raw:
+        if not raw.isascii() or _CONTROL.search(raw):
             return True
         answer = self._suspects(raw) and bool(self.spans(raw.decode("ascii")))
         _remember(self._named, raw, answer)
