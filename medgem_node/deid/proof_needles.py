@@ -64,6 +64,19 @@ _WORDS = frozenset(
     for word in re.findall(r"[a-z]+[a-z0-9]*|\d+", text.lower())
 )
 """Words of the standard: they prove nothing when they stand alone."""
+_ORGANS = frozenset(
+    re.findall(
+        r"\w+",
+        """
+        adrenal appendix artery bladder bowel bronchus carotid cerebellum clivus colon duodenum esophagus
+        eye femur fibula gallbladder humerus ileum intestine jejunum larynx mandible maxilla mediastinum
+        nasopharynx nose orbit ovary pancreas parotid penis pharynx pituitary radius rectum sacrum
+        scapula scrotum spleen sternum stomach testis thymus thyroid tibia tongue trachea ulna
+        ureter urethra vagina vein vulva zygoma
+        """,
+    )
+)
+"""Parts of a body (PS3.16 Annex L): some are family names as well, but in an ID they tell of nobody."""
 _CLASSES = re.compile(
     "SOPClass|TransferSyntax|ImplementationClass|CreatorUID|CodingSchemeUID|ContextUID|MappingResource|SpecializedSOP"
 )
@@ -151,8 +164,8 @@ def _names_class(keyword: str) -> bool:
 
 
 def is_said(text: str) -> bool:
-    """Whether a text has words of the standard only."""
-    return all(w in _WORDS or len(w) < 2 for w in re.findall(r"[^\W\d_]+|\d+", proof_text.folded(text)))
+    """Whether a text has words of the standard and parts of a body only."""
+    return all(w in _WORDS or w in _ORGANS or len(w) < 2 for w in re.findall(r"[^\W\d_]+|\d+", proof_text.folded(text)))
 
 
 def _of(tag: int, vr: str, value: bytes, keyword: str, codecs: tuple[str, ...]) -> Iterator[Needle]:

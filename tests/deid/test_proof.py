@@ -75,6 +75,17 @@ def test_pixels_short_numbers_and_standard_words_raise_no_alarm(film: Dataset, p
     assert leaks(part10.encode(film), [deidentify_bytes(part10.encode(film), pseudonyms)]) == []
 
 
+def test_an_organ_for_an_id_raises_no_alarm_and_an_organ_for_a_name_does(film: Dataset, pseudonyms: Pseudonyms) -> None:
+    film.StudyID, film.PatientName = "Thyroid", "Tongue^Zebulon"
+    copy = deidentify(film, pseudonyms)
+    copy.ManufacturerModelName = "Thyroid"
+    clean = part10.encode(copy)
+    copy.ManufacturerModelName = "Tongue"
+
+    assert leaks(part10.encode(film), [clean]) == []
+    assert leaks(part10.encode(film), [part10.encode(copy)]) == ["PatientName"]
+
+
 def test_an_untouched_file_leaks_everything(film: Dataset) -> None:
     found = leaks(part10.encode(film), [part10.encode(film)])
 
